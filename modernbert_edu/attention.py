@@ -133,9 +133,7 @@ def _sdpa_documents(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: floa
     return torch.cat(parts)
 
 
-def _sdpa_blocks(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int, scale: float, dropout: float
-) -> Tensor:
+def _sdpa_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int, scale: float, dropout: float) -> Tensor:
     """Local attention in blocks: T/Q blocks of queries, each with its own W = Q + 2 window keys."""
     T, H, K = q.shape
     index_NW, mask_NQW = _block_plan(layout, window)

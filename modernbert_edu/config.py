@@ -72,7 +72,7 @@ class EncoderConfig:
         return self.local_window // 2
 
     def layer_type(self, layer: int) -> str:
-        """"G" (global) or "L" (local) for layer 0, 1, ...; the pattern repeats, so "GLL" is global at 0, 3, 6, ..."""
+        """`G` (global) or `L` (local) for layer 0, 1, ...; the pattern repeats, so `GLL` is global at 0, 3, 6, ..."""
         return self.attention_pattern[layer % len(self.attention_pattern)]
 
     @property

@@ -226,6 +226,26 @@ def _git_state() -> dict:
     return unknown if commit is None else {"git_commit": commit, "git_dirty": bool(changes)}
 
 
+def progress(iterable: Iterable | None = None, **options):
+    """A tqdm bar with rate and time left, shown in a terminal or a notebook and nowhere else.
+
+    TQDM_DISABLE=1 in the environment turns it off there too: stored outputs should hold no bars.
+    """
+    from tqdm.auto import tqdm
+
+    watched = sys.stderr.isatty() or _in_notebook()
+    silenced = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    return tqdm(iterable, disable=silenced or not watched, **options)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
 # ------------------------------------------------------------------------------------------------ files
 
 

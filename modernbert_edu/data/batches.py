@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from modernbert_edu.data.tokenizer import Tokenizer
 from modernbert_edu.errors import InputError
+from modernbert_edu.runtime import progress
 
 MIN_TOKENS = 8  # a shorter piece has too little context to guess from
 DOCUMENTS_AT_ONCE = 64  # tokenised together: enough to keep all cores busy, few enough for the memory
@@ -30,7 +30,7 @@ def chunk(ids: Sequence[int], length: int, cls_id: int, sep_id: int, min_tokens:
 def tokenize_corpus(split, tokenizer: Tokenizer, length: int, *, min_tokens: int = MIN_TOKENS) -> list[list[int]]:
     """All documents of a `datasets.Dataset` with a `text` column, tokenised and cut by `chunk`, in order."""
     sequences = []
-    with tqdm(total=len(split), desc="tokenizing", unit=" documents", disable=None) as bar:
+    with progress(total=len(split), desc="tokenizing", unit=" documents") as bar:
         for start in range(0, len(split), DOCUMENTS_AT_ONCE):
             texts = split[start : start + DOCUMENTS_AT_ONCE]["text"]
             for ids in tokenizer.encode_batch(texts, add_special_tokens=False):

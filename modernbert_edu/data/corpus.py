@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from modernbert_edu.errors import InputError
+from modernbert_edu.runtime import progress
 
 if TYPE_CHECKING:  # slow to import, so only the functions that need it do
     import datasets
@@ -222,7 +221,7 @@ def _hub_documents(
     documents, characters, column = [], 0, None
     try:
         stream = datasets.load_dataset(name, config or None, split="train", streaming=True)
-        with tqdm(total=limit, desc=spec, unit=" documents", disable=None) as bar:
+        with progress(total=limit, desc=spec, unit=" documents") as bar:
             for number, row in enumerate(stream.take(limit)):
                 column = column or _find_text_column([row], text_column, spec)
                 documents.append((f"{name}:{number}", _row_text(row, column, f"{spec}, row {number}")))

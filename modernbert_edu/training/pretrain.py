@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..data.batches import SequenceBatches, pad_batch
 from ..data.masking import mask_tokens
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..model import MaskedLM
+from ..runtime import progress
 
 
 @dataclass
@@ -83,7 +83,7 @@ def train_mlm(
         record("masked_accuracy", run.masked_accuracy, "share", step)
 
     evaluate(0)
-    bar = tqdm(batches, total=steps, desc=f"train {label}", unit="step", disable=None)
+    bar = progress(batches, total=steps, desc=f"train {label}", unit="step")
     for step, sequences in enumerate(bar, start=1):
         start = time.perf_counter()
         input_ids, labels, attention_mask = masked_batch(sequences, tokenizer, mask_rate, mask_generator)

@@ -1,0 +1,160 @@
+"""The command line: `python -m modernbert_edu VERB`, installed as `modernbert-edu` too.
+
+Exit status 0 is success, 2 is bad input (one line says what and how to mend it, no traceback), 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors as one line like all others; exit status 2 it has already."""
+
+    def error(self, message: str):
+        raise InputError(f"{message}; `{self.prog} --help` shows what there is")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="modernbert-edu", description="ModernBERT built from vanilla BERT, one idea at a time.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--seed", type=int, default=None, help="seed of all random numbers (default: the scale's, 0)")
+    common.add_argument("--device", default=None, help="auto (default), cpu, cuda, cuda:1 or mps")
+    common.add_argument("--scale", default=None, help="quick, laptop or gpu (default: gpu with CUDA, else laptop)")
+    common.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write the results as JSON lines")
+    corpus = argparse.ArgumentParser(add_help=False)
+    corpus.add_argument(
+        "--corpus", default="python", metavar="C",
+        help="python (this interpreter's own library and docs, the default), a folder or file of "
+        "txt/md/py/jsonl/parquet, or hub:NAME[:CONFIG]",
+    )  # fmt: skip
+
+    verb = verbs.add_parser("doctor", parents=[common], help="versions, device, attention backend and what is missing")
+    verb.set_defaults(run=doctor)
+
+    verb = verbs.add_parser(
+        "tour", parents=[common, corpus],
+        help="train BERT and ModernBERT side by side on the same text, then measure both",
+    )  # fmt: skip
+    verb.add_argument("--out", type=Path, default=Path("build/tour"), help="folder for both models (build/tour)")
+    verb.add_argument("--figures", type=Path, default=None,
+                      help="folder for figures and measurements (figures; at quick scale OUT/figures)")  # fmt: skip
+    verb.set_defaults(run=tour)
+
+    verb = verbs.add_parser("tokenizer", parents=[common, corpus], help="train a tokenizer on a corpus")
+    verb.add_argument("--vocab-size", type=int, default=50_368, help="ids in all, a multiple of 64 (50368)")
+    verb.add_argument("--kind", choices=("bpe", "wordpiece"), default="bpe", help="byte-level BPE or BERT's WordPiece")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the tokenizer's files")
+    verb.set_defaults(run=tokenizer)
+
+    verb = verbs.add_parser("notebooks", parents=[common], help="run the lessons in order and draw the figures")
+    verb.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the lessons are (notebooks)")
+    verb.add_argument("--out", type=Path, default=Path("build/course"), help="where executed copies go (build/course)")
+    verb.add_argument("--figures", type=Path, default=Path("figures"), help="where figures are redrawn (figures)")
+    verb.add_argument("--only", nargs="+", metavar="LESSON", help="these lessons only, by the beginning of their names")
+    verb.add_argument("--in-place", action="store_true", help="also store the outputs in the lessons themselves")
+    verb.set_defaults(run=notebooks)
+    return parser
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from . import doctor as checks
+
+    if arguments.device:  # one that is not there is bad input here as everywhere
+        from .runtime import resolve_device
+
+        resolve_device(arguments.device)
+    rows = checks.report()
+    if arguments.json:
+        _write_json(arguments.json, checks.as_dicts(rows))
+    return checks.print_report(rows)
+
+
+def tour(arguments: argparse.Namespace) -> int:
+    from .classroom.scale import get_scale
+    from .runtime import resolve_device
+    from .tour import run_tour, with_seed
+
+    scale = get_scale(arguments.scale)
+    device = resolve_device(arguments.device)
+    # What the README shows must not rest on a run of forty steps.
+    figures = arguments.figures or (arguments.out / "figures" if scale.name == "quick" else Path("figures"))
+    records = run_tour(
+        with_seed(scale.tour, arguments.seed), scale.name,
+        corpus=arguments.corpus, out=arguments.out, figures=figures, device=device,
+    )  # fmt: skip
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
+def tokenizer(arguments: argparse.Namespace) -> int:
+    from .data.corpus import load_corpus
+    from .data.tokenizer import save_tokenizer, train_bpe, train_wordpiece
+    from .runtime import prepare_output_folder
+
+    out = prepare_output_folder(arguments.out)
+    corpus = load_corpus(arguments.corpus, seed=arguments.seed or 0)
+    print(corpus.summary())
+    train = train_bpe if arguments.kind == "bpe" else train_wordpiece
+    learnt = train(corpus.train["text"], vocab_size=arguments.vocab_size)
+    save_tokenizer(learnt, out)
+    characters = sum(map(len, corpus.held_out["text"]))
+    tokens = sum(map(len, learnt.encode_batch(corpus.held_out["text"], add_special_tokens=False)))
+    result = dict(kind=learnt.name, vocab_size=learnt.vocab_size, ordinary_ids=len(learnt.ordinary_ids),
+                  held_out_characters_per_token=characters / tokens, corpus=corpus.name,
+                  fingerprint=corpus.fingerprint)  # fmt: skip
+    print(f"{learnt.name}: {learnt.vocab_size:,} ids, {len(learnt.ordinary_ids):,} of them ordinary; "
+          f"{characters / tokens:.2f} characters per token of held-out text; saved in {out}")  # fmt: skip
+    if arguments.json:
+        _write_json(arguments.json, [result])
+    return 0
+
+
+def notebooks(arguments: argparse.Namespace) -> int:
+    from .classroom.notebooks import run_notebooks
+    from .tour import redraw
+
+    scale = arguments.scale or "quick"
+    results = run_notebooks(
+        arguments.folder, arguments.out, scale=scale, only=arguments.only, in_place=arguments.in_place
+    )
+    drawn = redraw(arguments.figures)
+    print(f"figures drawn: {', '.join(map(str, drawn)) or 'none, nothing has been measured yet'}")
+    if arguments.json:
+        _write_json(arguments.json, [{**vars(result), "executed": str(result.executed)} for result in results])
+    return 1 if any(result.error for result in results) else 0
+
+
+def _write_json(path: Path, records: list[dict]) -> None:
+    from .runtime import prepare_output_folder, write_text_atomic
+
+    prepare_output_folder(path.parent)
+    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        arguments = build_parser().parse_args(argv)
+        return arguments.run(arguments)
+    except InputError as error:
+        print(f"modernbert-edu: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"modernbert-edu: the package {error.name} is missing: pip install -r requirements.txt; "
+              "`modernbert-edu doctor` lists all that is needed", file=sys.stderr)  # fmt: skip
+        return 2
+    except KeyboardInterrupt:
+        print("modernbert-edu: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

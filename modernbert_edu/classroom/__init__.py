@@ -1,0 +1,1 @@
+"""What only the notebooks use: sizes (`scale`), exercise checks (`checks`), pictures and tables (`show`)."""

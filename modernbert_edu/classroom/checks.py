@@ -1,0 +1,251 @@
+"""The checks under the exercises: `check_NAME(your_function)` prints one line and returns True or False.
+
+    passed: attend agrees with the plain loops on 6 inputs
+    not yet: with S 4, K 8: the scores were not divided by sqrt(K)
+    to do: fill in attend, then run this cell again
+
+A check never raises for what a learner wrote, so that "Run All" reaches the end of a lesson. It compares with torch's
+own operation or with the definition in plain loops, on seeded random inputs of several shapes, and it knows the usual
+mistakes by their result. To add one, write a function that takes the learner's, raises `NotYet` through `compare`,
+returns what to say when it passed, and bears the decorator `check`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class NotYet(Exception):
+    """What is wrong with an answer, in words for the learner."""
+
+
+def check(body: Callable[[Callable], str]) -> Callable[[Callable], bool]:
+    """Turn `body(fn) -> praise` into a check that prints one line and returns whether the answer is right."""
+
+    @functools.wraps(body)
+    def checked(fn: Callable) -> bool:
+        name = getattr(fn, "__name__", None)
+        if not callable(fn):
+            return _say(False, f"not yet: give the function itself, not {_short(fn)}")
+        try:
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # seeded here, and the lesson's own random numbers stay as they were
+                torch.manual_seed(0)
+                return _say(True, f"passed: {name} {body(fn)}")
+        except NotImplementedError:
+            return _say(False, f"to do: fill in {name}, then run this cell again")
+        except NotYet as wrong:
+            return _say(False, f"not yet: {wrong}")
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or ["no message"])[0]
+            return _say(False, f"not yet: your function raised {type(error).__name__}: {reason}")
+
+    return checked
+
+
+def _say(verdict: bool, line: str) -> bool:
+    print(line)
+    return verdict
+
+
+def compare(
+    got, want: Tensor | int, case: str, mistakes: dict[str, Tensor | int] | None = None, tolerance: float = 1e-5
+) -> None:
+    """Raise `NotYet` unless `got` is `want`: same shape, every number within `tolerance` (relative or absolute).
+
+    `case` names the input; `mistakes` maps the description of a usual mistake to the result it gives.
+    """
+    if got is None:
+        raise NotYet("your function returned None; does it end with a return?")
+    if isinstance(want, int):
+        if isinstance(got, Tensor) and got.numel() == 1:
+            got = got.item()
+        if got == want:
+            return
+        known = _recognise(got, mistakes, lambda a, b: a == b)
+        raise NotYet(f"{case}: {known or f'expected {want:,}, got {_short(got)}'}")
+    if not isinstance(got, Tensor):
+        raise NotYet(f"{case}: expected a tensor, got {_short(got)}")
+    if got.shape != want.shape:
+        raise NotYet(f"{case}: expected the shape {tuple(want.shape)}, got {tuple(got.shape)}")
+    if _close(got, want, tolerance):
+        return
+    known = _recognise(got, mistakes, lambda a, b: _close(a, b, tolerance))
+    raise NotYet(f"{case}: {known or _largest_difference(got, want)}")
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Nan equals nan here: a right result has none, and a known mistake may."""
+    return a.shape == b.shape and torch.allclose(
+        a.detach().to(b.dtype), b, rtol=tolerance, atol=tolerance, equal_nan=True
+    )
+
+
+def _recognise(got, mistakes, same) -> str | None:
+    """The description of the first known mistake that gives this result."""
+    return next((words for words, wrong in (mistakes or {}).items() if same(got, wrong)), None)
+
+
+def _largest_difference(got: Tensor, want: Tensor) -> str:
+    got = got.detach().to(want.dtype)
+    if not torch.isfinite(got).all():
+        bad = int((~torch.isfinite(got)).sum())
+        return f"{bad} of {got.numel()} numbers are nan or infinite; is a whole row masked, or something divided by 0?"
+    place = tuple(i.item() for i in torch.unravel_index((got - want).abs().argmax(), want.shape))
+    where = f"at {list(place)} " if place else ""
+    return f"{where}expected {want[place].item():.4f}, got {got[place].item():.4f}"
+
+
+def _short(value) -> str:
+    text = repr(value).splitlines()[0]
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+
+
+# ------------------------------------------------------------------------------------------- 01_vanilla_bert
+
+
+def attend_by_loops(q_SK: Tensor, k_SK: Tensor, v_SK: Tensor, key_mask_S: Tensor) -> Tensor:
+    """One head of attention as its definition says it (Vaswani et al. 2017, equation 1), one number at a time."""
+    S, K = q_SK.shape
+    out_SK = torch.zeros(S, K)
+    for query in range(S):
+        scores = [float(q_SK[query] @ k_SK[key]) / math.sqrt(K) for key in range(S)]
+        weights = [math.exp(scores[key]) if key_mask_S[key] else 0.0 for key in range(S)]
+        for key in range(S):
+            out_SK[query] += weights[key] / sum(weights) * v_SK[key]
+    return out_SK
+
+
+@check
+def check_attend(fn) -> str:
+    """`fn(q_SK, k_SK, v_SK, key_mask_S) -> (S, K)`: one head; keys where the mask is False get no weight."""
+    shapes = [(4, 8), (7, 2), (5, 16), (1, 4)]
+    for S, K in shapes:
+        q, k, v = torch.randn(3, S, K).unbind()
+        for hidden_keys in sorted({0, S // 2}):
+            mask = torch.arange(S) < S - hidden_keys
+            got = fn(q.clone(), k.clone(), v.clone(), mask.clone())
+            case = f"with S {S}, K {K} and {hidden_keys} masked keys"
+            compare(got, attend_by_loops(q, k, v, mask), case, _attend_mistakes(q, k, v, mask))
+    return "agrees with the plain loops on 7 inputs"
+
+
+def _attend_mistakes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    raw, never = q @ k.T, float("-inf")
+    scores = raw / math.sqrt(q.shape[1])
+    hidden = scores.masked_fill(~mask, never)
+    return {
+        "the scores were not divided by sqrt(K)": raw.masked_fill(~mask, never).softmax(-1) @ v,
+        "the scores were divided by K, not by sqrt(K)": (raw / q.shape[1]).masked_fill(~mask, never).softmax(-1) @ v,
+        "masked keys still get weight: the mask was not used": scores.softmax(-1) @ v,
+        "masked keys still get weight: set their scores to -inf, for exp(0) is 1": scores.where(mask, 0).softmax(-1)
+        @ v,
+        "the weights no longer sum to 1: mask the scores before the softmax": scores.softmax(-1).where(mask, 0) @ v,
+        "the mask hides queries (rows) instead of keys (columns)": scores.masked_fill(~mask[:, None], never).softmax(-1)
+        @ v,
+        "the softmax runs over the queries; it must run over the keys, the last axis": hidden.softmax(0) @ v,
+    }
+
+
+@check
+def check_post_norm(fn) -> str:
+    """`fn(x_SD, sublayer, weight_D, bias_D, eps) -> (S, D)`: the layer norm of x + sublayer(x), spelled out."""
+    cases = [(4, 8, 1e-12), (1, 4, 1e-12), (3, 5, 0.5)]
+    for S, D, eps in cases:
+        x, matrix = torch.randn(S, D) + 1, torch.randn(D, D)
+        weight, bias = torch.randn(D), torch.randn(D)
+
+        def sublayer(x, matrix=matrix):
+            return x @ matrix
+
+        got = fn(x.clone(), sublayer, weight.clone(), bias.clone(), eps)
+        want = F.layer_norm(x + sublayer(x), (D,), weight, bias, eps)
+        compare(got, want, f"with S {S}, D {D}, eps {eps}", _post_norm_mistakes(x, sublayer, weight, bias, eps))
+    return "agrees with torch's layer norm on 3 inputs, one of them with an eps that matters"
+
+
+def _post_norm_mistakes(x: Tensor, f: Callable, weight: Tensor, bias: Tensor, eps: float) -> dict[str, Tensor]:
+    def norm(x, weight=weight, bias=bias):
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+    s = x + f(x)
+    centred = s - s.mean(-1, keepdim=True)
+    return {
+        "that is pre-norm, x + sublayer(norm(x)); BERT normalises the sum": x + f(norm(x)),
+        "x is not added: normalise x + sublayer(x)": norm(f(x)),
+        "the sum is not normalised": s,
+        "the sublayer is not added: normalise x + sublayer(x)": norm(x),
+        "weight and bias are not used": norm(s, None, None),
+        "the bias is not added": norm(s, weight, None),
+        "the variance was divided by D - 1; layer norm divides by D (unbiased=False)": centred
+        / torch.sqrt(s.var(-1, keepdim=True) + eps)
+        * weight
+        + bias,
+        "eps belongs under the square root, added to the variance": centred
+        / (s.std(-1, unbiased=False, keepdim=True) + eps)
+        * weight
+        + bias,
+        "eps is not used": centred / s.std(-1, unbiased=False, keepdim=True) * weight + bias,
+        "one mean and variance were taken over all tokens; each token is normalised by itself, over D": (s - s.mean())
+        / torch.sqrt(s.var(unbiased=False) + eps)
+        * weight
+        + bias,
+        "the mean and variance run over the tokens; each token is normalised by itself, over D": F.layer_norm(
+            s.T.contiguous(), s.shape[:1], eps=eps
+        ).T
+        * weight
+        + bias,
+    }
+
+
+@check
+def check_mlm_loss(fn) -> str:
+    """`fn(hidden_TD, embedding_VD, bias_V, labels_T) -> scalar`: cross-entropy of the tied decoder at masked tokens."""
+    cases = [(6, 4, 11, [1, 4]), (3, 8, 5, [0]), (9, 2, 30, [2, 3, 8])]
+    for T, D, V, masked in cases:
+        hidden, embedding, bias = (torch.randn(*shape, requires_grad=True) for shape in [(T, D), (V, D), (V,)])
+        labels = torch.full((T,), -100)
+        labels[masked] = torch.randint(V, (len(masked),))
+        got = fn(hidden, embedding, bias, labels.clone())
+        case = f"with T {T}, D {D}, V {V} and {len(masked)} masked tokens"
+        want = F.cross_entropy(hidden @ embedding.T + bias, labels, ignore_index=-100)
+        with torch.no_grad():
+            compare(got, want.detach(), case, _mlm_loss_mistakes(hidden, embedding, bias, labels))
+        _check_gradients(got, want, {"hidden": hidden, "embedding": embedding, "bias": bias}, case)
+    return "agrees with torch's cross-entropy on 3 inputs, gradients included"
+
+
+def _mlm_loss_mistakes(hidden: Tensor, embedding: Tensor, bias: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    chosen = labels != -100
+    logits = hidden @ embedding.T + bias
+    losses = -logits[chosen].log_softmax(-1).gather(1, labels[chosen, None]).flatten()
+    no_bias = F.cross_entropy((hidden @ embedding.T)[chosen], labels[chosen])
+    return {
+        "that is the sum over the masked tokens; the loss is their mean": losses.sum(),
+        "the sum was divided by all T tokens; divide by the number of masked ones": losses.sum() / len(labels),
+        "unmasked tokens count too (a label of -100 was read as a token); leave them out": F.cross_entropy(
+            logits, labels.clamp(min=0)
+        ),
+        "bias_V is not added to the logits": no_bias,
+        "that is the negative of the loss": -losses.mean(),
+        "the logarithm must be the natural one (nats), not base 2": losses.mean() / math.log(2),
+    }
+
+
+def _check_gradients(got: Tensor, want: Tensor, inputs: dict[str, Tensor], case: str) -> None:
+    """The loss must reach each input, or training would leave it as it was."""
+    if not got.requires_grad:
+        raise NotYet(f"{case}: the loss has no gradient; do not detach, and do not compute under no_grad")
+    wanted = torch.autograd.grad(want, list(inputs.values()))
+    found = torch.autograd.grad(got, list(inputs.values()), allow_unused=True)
+    for name, gradient, target in zip(inputs, found, wanted, strict=True):
+        if gradient is None:
+            raise NotYet(f"{case}: no gradient reaches {name}; was it detached or copied?")
+        compare(gradient, target, f"{case}, gradient of {name}")
