@@ -3,12 +3,13 @@
     attention(q, k, v, layout, window=None)      every token sees its whole document
     attention(q, k, v, layout, window=64)        every token sees 64 keys on each side and itself: 129 keys
 
-Two backends compute the same thing:
+Five backends compute the same thing, two here and three in kernels.py:
 
 - `eager`   softmax(q k^T) v with a dense (T, T) mask. The definition, for reading and for tests.
 - `sdpa`    torch's fused kernel. Global layers go document by document, so no work crosses a border. Local layers are
             cut into blocks of 64 queries that see their own block and `window` keys on each side: linear in T, where
             a mask over all pairs would make the kernel do the full quadratic work and then throw most of it away.
+- `varlen`, `flash`, `flex`   kernels for documents of unlike length, on NVIDIA GPUs (kernels.py says when).
 
 Letters: T tokens, H heads, K head size, N documents, S length of each when all are equally long, Q queries of a block,
 W keys that a block sees.
@@ -21,14 +22,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .kernels import KERNELS, flash_version, why_not
 from .unpadding import Layout
 
 BLOCK = 64  # queries per block in local layers: 64 beat 128 and 256 on CPU, its halo being the smallest share
 
 
-def choose_backend(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[str, str]:
-    """What "auto" means here: (backend, the reason in words)."""
-    return "sdpa", f"torch's fused kernel runs {str(dtype).removeprefix('torch.')} on {torch.device(device).type}"
+def choose_backend(
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    kept_pads: bool = False,
+    dropout: float = 0.0,
+) -> tuple[str, str]:
+    """What "auto" means here: (backend, the reason in words). It never fails for a missing package."""
+    device = torch.device(device)
+    kind = str(dtype).removeprefix("torch.")
+    if device.type != "cuda":
+        return "sdpa", f"torch's fused kernel runs {kind} on {device.type}"
+    facts = dict(kept_pads=kept_pads, dropout=dropout)
+    hopper = torch.cuda.get_device_capability(device) >= (9, 0)
+    if hopper and flash_version() == 3 and why_not("flash", device, dtype, **facts) is None:
+        return "flash", "flash-attn 3 is installed and this GPU is a Hopper, where it is the fastest"
+    reason = why_not("varlen", device, dtype, **facts)
+    if reason is None:
+        return "varlen", f"torch's own FlashAttention kernels run {kind} over documents of unlike length"
+    if why_not("flash", device, dtype, **facts) is None:
+        return "flash", f"flash-attn is installed, and varlen will not do: {reason}"
+    return "sdpa", f"varlen will not do: {reason}"
 
 
 def attention(
@@ -49,14 +70,29 @@ def attention(
     Raises `InputError` for shapes or dtypes that do not go together, a negative window or an unknown backend.
     """
     _check(q_THK, k_THK, v_THK, layout, window)
-    if backend == "auto":
-        backend, _ = choose_backend(q_THK.device, q_THK.dtype)
-    if backend not in BACKENDS:
-        raise InputError(f"no attention backend is called {backend!r}; there are: auto, {', '.join(BACKENDS)}")
+    backend = _resolve(backend, q_THK, layout, dropout)
     if window is not None and window >= layout.max_seqlen - 1:
         window = None  # every key of every document is near enough: local and global are the same
     scale = q_THK.shape[-1] ** -0.5 if scale is None else scale
-    return BACKENDS[backend](q_THK, k_THK, v_THK, layout, window, scale, dropout)
+    if backend in KERNELS:
+        return KERNELS[backend](q_THK, k_THK, v_THK, layout, window, scale)
+    reference = eager if backend == "eager" else sdpa
+    return reference(q_THK, k_THK, v_THK, layout, window, scale, dropout)
+
+
+def _resolve(backend: str, q: Tensor, layout: Layout, dropout: float) -> str:
+    """The backend to use; one asked for by name that cannot do it raises with the reason."""
+    facts = dict(kept_pads=layout.key_mask is not None, dropout=dropout)
+    if backend == "auto":
+        return choose_backend(q.device, q.dtype, **facts)[0]
+    if backend not in BACKENDS:
+        raise InputError(f"no attention backend is called {backend!r}; there are: auto, {', '.join(BACKENDS)}")
+    if backend in KERNELS:
+        needs_grad = q.requires_grad and torch.is_grad_enabled()
+        reason = why_not(backend, q.device, q.dtype, needs_grad=needs_grad, **facts)
+        if reason:
+            raise InputError(f"attention backend {backend!r} cannot be used here: {reason}")
+    return backend
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int | None) -> None:
@@ -133,31 +169,61 @@ def _sdpa_documents(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: floa
     return torch.cat(parts)
 
 
-def _sdpa_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int, scale: float, dropout: float) -> Tensor:
+def _sdpa_blocks(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int, scale: float, dropout: float
+) -> Tensor:
     """Local attention in blocks: T/Q blocks of queries, each with its own W = Q + 2 window keys."""
-    T, H, K = q.shape
-    index_NW, mask_NQW = _block_plan(layout, window)
-    blocks = index_NW.shape[0]
+    T = q.shape[0]
+    mask_NQW = _block_mask(layout, window, q.dtype)
+    blocks = mask_NQW.shape[0]
     q = F.pad(q, (0, 0, 0, 0, 0, blocks * BLOCK - T)).unflatten(0, (blocks, BLOCK))
-    # An embedding lookup is a gather whose backward adds the gradients up in parallel.
-    k, v = (F.embedding(index_NW, x.reshape(T, H * K)).unflatten(-1, (H, K)) for x in (k, v))
+    k, v = (Windows.apply(x, blocks, window) for x in (k, v))
     return _fused(q, k, v, mask_NQW[:, None], scale, dropout).flatten(0, 1)[:T]
 
 
-def _block_plan(layout: Layout, window: int) -> tuple[Tensor, Tensor]:
-    """Which keys each block gathers, (blocks, W), and which of them each query may see, (blocks, Q, W).
+class Windows(torch.autograd.Function):
+    """(T, H, K) -> (blocks, W, H, K): each block's keys, its own Q = 64 and `window` before and after them.
 
-    The same for every local layer, so it is made once per batch and kept in the layout.
+    Forward they are a view with overlapping strides of one copy with zeros at both ends: three times the keys appear,
+    and none is stored twice. Backward, a key's gradient is the sum over the blocks that saw it; torch would add them
+    up row by row, but they lie in whole runs, so a few additions of long slices do.
     """
-    if ("blocks", window) not in layout.plans:
-        layout.plans["blocks", window] = _make_block_plan(layout, window)
-    return layout.plans["blocks", window]
+
+    @staticmethod
+    def forward(ctx, x_THK: Tensor, blocks: int, window: int) -> Tensor:
+        ctx.tokens, ctx.window = x_THK.shape[0], window
+        padded = F.pad(x_THK, (0, 0, 0, 0, window, blocks * BLOCK - ctx.tokens + window))
+        return padded.unfold(0, BLOCK + 2 * window, BLOCK).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx, grad_NWHK: Tensor) -> tuple[Tensor, None, None]:
+        blocks, W = grad_NWHK.shape[:2]
+        steps = -(-W // BLOCK)  # how many blocks of tokens a block of queries reaches into
+        total = grad_NWHK.new_zeros(blocks + steps - 1, BLOCK, *grad_NWHK.shape[2:])
+        for step in range(steps):
+            run = grad_NWHK[:, step * BLOCK : (step + 1) * BLOCK]
+            total[step : step + blocks, : run.shape[1]] += run
+        return total.flatten(0, 1)[ctx.window : ctx.window + ctx.tokens], None, None
 
 
-def _make_block_plan(layout: Layout, window: int) -> tuple[Tensor, Tensor]:
+def _block_mask(layout: Layout, window: int, dtype: torch.dtype) -> Tensor:
+    """0 where a query of a block may see a key and -inf where not, (blocks, Q, W).
+
+    The same for every local layer, so it is made once per batch and kept in the layout; as numbers, because the kernel
+    would turn a bool mask into numbers anew in every layer.
+    """
+    key = ("blocks", window, dtype)
+    if key not in layout.plans:
+        allowed = _make_block_mask(layout, window)
+        layout.plans[key] = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+            ~allowed, float("-inf")
+        )
+    return layout.plans[key]
+
+
+def _make_block_mask(layout: Layout, window: int) -> Tensor:
     T, device, doc = layout.num_tokens, layout.document_ids.device, layout.document_ids
-    blocks = -(-T // BLOCK)
-    start = torch.arange(blocks, device=device)[:, None] * BLOCK
+    start = torch.arange(-(-T // BLOCK), device=device)[:, None] * BLOCK
     queries = start + torch.arange(BLOCK, device=device)  # (blocks, Q): each query's place on the flat axis
     keys = start + torch.arange(-window, BLOCK + window, device=device)  # (blocks, W): the block and its halo
     inside = (keys >= 0) & (keys < T)
@@ -171,8 +237,7 @@ def _make_block_plan(layout: Layout, window: int) -> tuple[Tensor, Tensor]:
         allowed &= layout.key_mask[near_key][:, None, :] | itself
     # The last block is filled up with queries that do not exist. They may look anywhere: their output is cut off,
     # but an empty row would send not-a-number into the gradient of the keys.
-    allowed |= (queries >= T)[:, :, None]
-    return near_key, allowed
+    return allowed | (queries >= T)[:, :, None]
 
 
-BACKENDS = {"eager": eager, "sdpa": sdpa}
+BACKENDS = ("eager", "sdpa", *KERNELS)

@@ -72,8 +72,9 @@ class SelfAttention(nn.Module):
     def forward(self, x_TD: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor] | None, backend: str) -> Tensor:
         qkv = self.Wqkv(x_TD).unflatten(-1, (3, self.num_heads, self.head_size))
         q_THK, k_THK, v_THK = qkv.unbind(dim=1)
-        if rotary is not None:
-            q_THK, k_THK = apply_rope(q_THK, *rotary), apply_rope(k_THK, *rotary)
+        if rotary is not None:  # q and k turn alike, so they turn together, as 2 H heads
+            turned = apply_rope(qkv[:, :2].flatten(1, 2), *rotary)
+            q_THK, k_THK = turned.unflatten(1, (2, self.num_heads)).unbind(dim=1)
         dropout = self.dropout if self.training else 0.0
         out_THK = attention(q_THK, k_THK, v_THK, layout, window=self.window, backend=backend, dropout=dropout)
         return self.drop(self.Wo(out_THK.flatten(1)))

@@ -35,8 +35,30 @@ def apply_rope(x_THK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Half-precision inputs are turned in float32 and rounded once at the end: bfloat16 has 8 bits of mantissa, too few
     to tell neighbouring positions apart at 8,192.
     """
+    return Rotation.apply(x_THK, cos, sin)
+
+
+class Rotation(torch.autograd.Function):
+    """The gradient of a rotation is the rotation back, so only the angles are kept for it, not the vectors."""
+
+    @staticmethod
+    def forward(ctx, x_THK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return rotate(x_THK, cos, sin)
+
+    @staticmethod
+    def backward(ctx, grad_THK: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return rotate(grad_THK, cos, -sin), None, None
+
+
+def rotate(x_THK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """[a, b] -> [a cos - b sin, b cos + a sin], written into one new tensor: (T, H, K) -> (T, H, K)."""
     work = torch.promote_types(x_THK.dtype, torch.float32)
-    first, second = x_THK.to(work).chunk(2, dim=-1)
     cos, sin = cos[:, None, :].to(work), sin[:, None, :].to(work)  # the same for every head
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    a, b = x_THK.to(work).chunk(2, dim=-1)
+    turned = torch.empty(x_THK.shape, dtype=work, device=x_THK.device)
+    first, second = turned.chunk(2, dim=-1)
+    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=second).addcmul_(a, sin)
     return turned.to(x_THK.dtype)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 from modernbert_edu.classroom import checks
 from modernbert_edu.classroom.checks import NotYet, check, compare
+from modernbert_edu.measure.flops import pairs_in_window
+from modernbert_edu.unpadding import Layout
 
 
 @check
@@ -122,3 +124,19 @@ def test_decoding_every_token_gives_the_right_loss_too():
 
     assert checks.check_mlm_loss(all_tokens)
     assert not checks.check_mlm_loss(lambda *inputs: all_tokens(*inputs) * math.e)
+
+
+def test_the_packages_own_count_of_pairs_passes():
+    assert checks.check_score_pairs(lambda n, window: n * n if window is None else pairs_in_window(n, window))
+
+
+def test_the_packages_own_layout_passes():
+    def layout(lengths):
+        made = Layout.from_lengths(lengths)
+        return made.cu_seqlens, made.position_ids
+
+    assert checks.check_flat_axis(layout)  # int32 and int64, as kernels want them
+
+
+def test_numbers_may_come_as_tensors():
+    assert checks.check_batch_report(lambda real, seconds: ((~real).float().mean(), real.sum() / seconds))

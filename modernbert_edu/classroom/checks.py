@@ -249,3 +249,122 @@ def _check_gradients(got: Tensor, want: Tensor, inputs: dict[str, Tensor], case:
         if gradient is None:
             raise NotYet(f"{case}: no gradient reaches {name}; was it detached or copied?")
         compare(gradient, target, f"{case}, gradient of {name}")
+
+
+# --------------------------------------------------------------------------------------------------- 00_tour
+
+
+@check
+def check_batch_report(fn) -> str:
+    """`fn(real_BS, seconds) -> (share of pads, real tokens per second)` for a padded batch that took `seconds`."""
+    cases = [([4, 1, 2], 0.5), ([6], 2.0), ([3, 1, 9, 3], 0.25)]
+    for lengths, seconds in cases:
+        real_BS = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        case = f"with texts of {_listed(lengths)} tokens in {seconds} s"
+        share, rate = _pair(fn(real_BS.clone(), seconds), case, "the share of pads and the tokens per second")
+        real, places = sum(lengths), real_BS.numel()
+        wrong_shares = {
+            "the two are swapped: the share of pads comes first": real / seconds,
+            "the first number is the share of real tokens, not of pads": real / places,
+            "the pads were divided by the real tokens; divide by all places of the rectangle": places / real - 1,
+            "the first number is in percent; a share lies between 0 and 1": 100 * (1 - real / places),
+            "the first number is how many pads there are, not their share": places - real,
+        }
+        wrong_rates = {
+            "pads were counted as tokens; only real ones are work done": places / seconds,
+            "that is seconds per token; divide the other way round": seconds / real,
+            "that is texts per second; count tokens": len(lengths) / seconds,
+            "the tokens were multiplied by the seconds; divide": real * seconds,
+        }
+        _compare_number(share, 1 - real / places, f"{case}, share of pads", wrong_shares)
+        _compare_number(rate, real / seconds, f"{case}, tokens per second", wrong_rates)
+    return "is right for 3 batches, one of them without pads"
+
+
+@check
+def check_flat_axis(fn) -> str:
+    """`fn(lengths) -> (cu_seqlens (N + 1,), position_ids (T,))` of texts laid end to end; a length may be 0."""
+    for lengths in ([3, 1], [2, 5, 4], [6], [4, 0, 2]):
+        case = f"with lengths {lengths}"
+        cu_seqlens, position_ids = _pair(fn(list(lengths)), case, "cu_seqlens and position_ids")
+        begins = torch.tensor([sum(lengths[:i]) for i in range(len(lengths) + 1)])
+        places = torch.tensor([place for n in lengths for place in range(n)])
+        owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))  # each token's text
+        wrong_begins = {
+            "cu_seqlens lacks the 0 in front": begins[1:],
+            "cu_seqlens lacks its last entry, T": begins[:-1],
+            "the lengths of cu_seqlens were not added up": torch.tensor([0, *lengths]),
+            "those are the lengths; cu_seqlens holds their running sums, from 0 to T": torch.tensor(lengths),
+            "the two are swapped: cu_seqlens comes first, position_ids second": places,
+        }
+        wrong_places = {
+            "position_ids run on from text to text; in each text they start again at 0": torch.arange(sum(lengths)),
+            "position_ids count from 1; the first token of a text is at 0": places + 1,
+            "that is the number of each token's text, not its place in it": owners,
+            "each token got the beginning of its text; subtract it from the place on the flat axis": begins[owners],
+            "pads got positions too; the flat axis has none": torch.arange(max(lengths)).repeat(len(lengths)),
+        }
+        _compare_or_recognise(cu_seqlens, begins, f"{case}, cu_seqlens", wrong_begins)
+        _compare_or_recognise(position_ids, places, f"{case}, position_ids", wrong_places)
+    return "is right for 4 batches, one of them with an empty text"
+
+
+@check
+def check_score_pairs(fn) -> str:
+    """`fn(n, window) -> int`: pairs (query, key) of n tokens, at most `window` apart, or all of them with None."""
+    for n, w in [(10, 2), (4, 1), (7, 0), (1, 3), (3, 5), (65, 64), (200, 64), (1, None), (12, None)]:
+        pairs = sum(w is None or abs(query - key) <= w for query in range(n) for key in range(n))
+        mistakes = {} if w is None else _score_pairs_mistakes(n, w)
+        compare(fn(n, w), pairs, f"with n {n}, window {w}", mistakes)
+    return "agrees with counting on 9 texts, shorter and longer than the window"
+
+
+def _score_pairs_mistakes(n: int, w: int) -> dict[str, int]:
+    def count(left, right):
+        return sum(max(0, min(n, i + right + 1) - max(0, i - left)) for i in range(n))
+
+    middle = n * (2 * w + 1)
+    return {
+        "tokens near the two ends have fewer keys": middle,
+        "the token itself is a key too": count(w, w) - n,
+        "neither the token itself nor the two ends were thought of": n * 2 * w,
+        "window is the number of keys on each side, not on both together": count(w // 2, w // 2),
+        "keys to the right count as well as keys to the left": count(w, 0),
+        "each end lacks 1 + 2 + ... + w keys, and there are two ends": middle - w * (w + 1) // 2,
+        "each end lacks 1 + 2 + ... + w keys, which is w (w + 1) / 2": middle - w * w,
+        "the window hides something in a text that is shorter than it": middle - w * (w + 1),
+        "that is a global layer; with a window fewer pairs are scored": n * n,
+    }
+
+
+def _pair(got, case: str, names: str) -> tuple:
+    if got is None:
+        raise NotYet("your function returned None; does it end with a return?")
+    if not isinstance(got, tuple | list) or len(got) != 2:
+        raise NotYet(f"{case}: return two things, {names}, not {_short(got)}")
+    return tuple(got)
+
+
+def _compare_number(got, want: float, case: str, mistakes: dict[str, float]) -> None:
+    """`compare` for a number that need not be whole, given as a float, an int or a tensor with one element."""
+    if isinstance(got, Tensor) and got.numel() == 1:
+        got = got.item()
+    if not isinstance(got, int | float):
+        raise NotYet(f"{case}: expected a number, got {_short(got)}")
+    if math.isclose(got, want, rel_tol=1e-5, abs_tol=1e-5):
+        return
+    known = _recognise(got, mistakes, lambda a, b: math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5))
+    raise NotYet(f"{case}: {known or f'expected {want:.4g}, got {got:.4g}'}")
+
+
+def _compare_or_recognise(got, want: Tensor, case: str, mistakes: dict[str, Tensor]) -> None:
+    """`compare`, which also knows the mistakes whose result has another shape than the right one."""
+    if isinstance(got, Tensor) and got.shape != want.shape:
+        known = _recognise(got, mistakes, lambda a, b: _close(a, b, 0))
+        if known:
+            raise NotYet(f"{case}: {known}")
+    compare(got, want, case, mistakes, tolerance=0)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:-1])) + (" and " if len(numbers) > 1 else "") + str(numbers[-1])
