@@ -169,14 +169,12 @@ def _sdpa_documents(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: floa
     return torch.cat(parts)
 
 
-def _sdpa_blocks(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int, scale: float, dropout: float
-) -> Tensor:
+def _sdpa_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int, scale: float, dropout: float) -> Tensor:
     """Local attention in blocks: T/Q blocks of queries, each with its own W = Q + 2 window keys."""
     T = q.shape[0]
     mask_NQW = _block_mask(layout, window, q.dtype)
     blocks = mask_NQW.shape[0]
-    q = F.pad(q, (0, 0, 0, 0, 0, blocks * BLOCK - T)).unflatten(0, (blocks, BLOCK))
+    q = zero_ends(q, 0, blocks * BLOCK - T).unflatten(0, (blocks, BLOCK))
     k, v = (Windows.apply(x, blocks, window) for x in (k, v))
     return _fused(q, k, v, mask_NQW[:, None], scale, dropout).flatten(0, 1)[:T]
 
@@ -192,7 +190,7 @@ class Windows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_THK: Tensor, blocks: int, window: int) -> Tensor:
         ctx.tokens, ctx.window = x_THK.shape[0], window
-        padded = F.pad(x_THK, (0, 0, 0, 0, window, blocks * BLOCK - ctx.tokens + window))
+        padded = zero_ends(x_THK, window, blocks * BLOCK - ctx.tokens + window)
         return padded.unfold(0, BLOCK + 2 * window, BLOCK).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -204,6 +202,14 @@ class Windows(torch.autograd.Function):
             run = grad_NWHK[:, step * BLOCK : (step + 1) * BLOCK]
             total[step : step + blocks, : run.shape[1]] += run
         return total.flatten(0, 1)[ctx.window : ctx.window + ctx.tokens], None, None
+
+
+def zero_ends(x_THK: Tensor, before: int, after: int) -> Tensor:
+    """Zeros before and after along the first axis. F.pad fills the whole result before it copies; this, the ends."""
+    if before == after == 0:
+        return x_THK
+    ends = [x_THK.new_zeros(n, *x_THK.shape[1:]) for n in (before, after)]
+    return torch.cat([ends[0], x_THK, ends[1]])
 
 
 def _block_mask(layout: Layout, window: int, dtype: torch.dtype) -> Tensor:

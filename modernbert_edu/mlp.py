@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import EncoderConfig
+from .recompute import recompute
 
 
 class GeluMLP(nn.Module):
@@ -25,7 +26,11 @@ class GeluMLP(nn.Module):
         self.drop = nn.Dropout(config.mlp_dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return self.drop(self.Wo(F.gelu(self.Wi(x_TD))))
+        return self.rest(self.Wi(x_TD))
+
+    def rest(self, h_TI: Tensor) -> Tensor:
+        """What follows Wi; its activation is made again in the backward pass, not kept."""
+        return self.drop(recompute(lambda h: self.Wo(F.gelu(h)), h_TI))
 
 
 class GeGLU(nn.Module):
@@ -38,8 +43,17 @@ class GeGLU(nn.Module):
         self.drop = nn.Dropout(config.mlp_dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        value, gate = self.Wi(x_TD).chunk(2, dim=-1)  # the *first* half is activated, as in the published weights
-        return self.drop(self.Wo(F.gelu(value) * gate))
+        return self.rest(self.Wi(x_TD))
+
+    def rest(self, h_TI: Tensor) -> Tensor:
+        """What follows Wi; the activated and gated halves are made again in the backward pass, not kept."""
+        return self.drop(recompute(lambda h: self.Wo(gated_gelu(h)), h_TI))
+
+
+def gated_gelu(h_TI: Tensor) -> Tensor:
+    """(T, 2 I) -> (T, I): gelu(value) * gate. The *first* half is activated, as in the published weights."""
+    value, gate = h_TI.chunk(2, dim=-1)
+    return F.gelu(value) * gate
 
 
 def build_mlp(config: EncoderConfig) -> nn.Module:

@@ -29,6 +29,7 @@ from .config import EncoderConfig
 from .errors import InputError
 from .mlp import build_mlp
 from .norms import RESIDUAL, build_norm
+from .recompute import recompute
 from .rope import apply_rope, rotary_tables
 from .unpadding import Layout
 
@@ -70,14 +71,27 @@ class SelfAttention(nn.Module):
         self.drop = nn.Dropout(config.attention_output_dropout)
 
     def forward(self, x_TD: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor] | None, backend: str) -> Tensor:
-        qkv = self.Wqkv(x_TD).unflatten(-1, (3, self.num_heads, self.head_size))
+        return self.rest(self.Wqkv(x_TD), layout, rotary, backend)
+
+    def rest(self, qkv_TD: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor] | None, backend: str) -> Tensor:
+        """What follows Wqkv. A local layer's attention is cheap, so it is done again in the backward pass, not kept."""
+
+        def attend(qkv_TD: Tensor) -> Tensor:
+            return self.Wo(self.attend(qkv_TD, layout, rotary, backend).flatten(1))
+
+        if self.window is None:
+            return self.drop(attend(qkv_TD))
+        return self.drop(recompute(attend, qkv_TD, random=self.dropout > 0))
+
+    def attend(self, qkv_TD: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor] | None, backend: str) -> Tensor:
+        """(T, 3 D) -> (T, H, K): split into heads, turn q and k to their positions, attend."""
+        qkv = qkv_TD.unflatten(-1, (3, self.num_heads, self.head_size))
         q_THK, k_THK, v_THK = qkv.unbind(dim=1)
         if rotary is not None:  # q and k turn alike, so they turn together, as 2 H heads
             turned = apply_rope(qkv[:, :2].flatten(1, 2), *rotary)
             q_THK, k_THK = turned.unflatten(1, (2, self.num_heads)).unbind(dim=1)
         dropout = self.dropout if self.training else 0.0
-        out_THK = attention(q_THK, k_THK, v_THK, layout, window=self.window, backend=backend, dropout=dropout)
-        return self.drop(self.Wo(out_THK.flatten(1)))
+        return attention(q_THK, k_THK, v_THK, layout, window=self.window, backend=backend, dropout=dropout)
 
 
 class Block(nn.Module):
@@ -94,8 +108,9 @@ class Block(nn.Module):
         self.residual = RESIDUAL[config.norm_placement]
 
     def forward(self, x_TD: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor] | None, backend: str) -> Tensor:
-        x_TD = self.residual(x_TD, self.attn_norm, lambda x: self.attn(x, layout, rotary, backend))
-        return self.residual(x_TD, self.mlp_norm, self.mlp)
+        attention_rest = lambda qkv: self.attn.rest(qkv, layout, rotary, backend)  # noqa: E731
+        x_TD = self.residual(x_TD, self.attn_norm, self.attn.Wqkv, attention_rest)
+        return self.residual(x_TD, self.mlp_norm, self.mlp.Wi, self.mlp.rest)
 
 
 @dataclass

@@ -3,6 +3,9 @@
 Post-norm (Vaswani et al. 2017, section 3.1):   x <- norm(x + f(x))
 Pre-norm  (Xiong et al. 2020, figure 1b):       x <- x + f(norm(x))
 
+A sublayer f is given in two steps, its first linear layer and the rest, for the sake of memory: in pre-norm the
+normalised input is wanted by that one matrix product only, so it is made again in the backward pass and not kept.
+
 In post-norm every layer rescales the residual stream, so the gradient of an early layer passes through all later
 norms. In pre-norm the stream itself is never touched: a sum runs from the embedding to the last layer, and one final
 norm closes it.
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import EncoderConfig
+from .recompute import recompute
 
 
 def build_norm(config: EncoderConfig) -> nn.LayerNorm:
@@ -23,14 +27,17 @@ def build_norm(config: EncoderConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.bias)
 
 
-def post_norm(x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-    """norm(x + f(x)); shapes (..., D) -> (..., D)."""
-    return norm(x + sublayer(x))
+Step = Callable[[Tensor], Tensor]
 
 
-def pre_norm(x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-    """x + f(norm(x)); shapes (..., D) -> (..., D)."""
-    return x + sublayer(norm(x))
+def post_norm(x: Tensor, norm: Step, first: Step, rest: Step) -> Tensor:
+    """norm(x + f(x)) with f(x) = rest(first(x)); shapes (..., D) -> (..., D)."""
+    return norm(x + rest(first(x)))
+
+
+def pre_norm(x: Tensor, norm: Step, first: Step, rest: Step) -> Tensor:
+    """x + f(norm(x)) with f(x) = rest(first(x)); shapes (..., D) -> (..., D)."""
+    return x + rest(recompute(lambda x: first(norm(x)), x))
 
 
 RESIDUAL = {"post": post_norm, "pre": pre_norm}

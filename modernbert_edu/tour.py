@@ -100,6 +100,9 @@ def train_both(
 ) -> list[dict]:
     """Train the models in place, one after the other, on the same batches with the same masks: -> records.
 
+    The records of this and of the measurements below say what was measured; where and with what is added to them with
+    `runtime.provenance` before they are kept or drawn.
+
     `after_each(name, model)` is called as soon as one is trained, so that it can be saved before the next one starts.
     """
     rates = {"BERT": scale.bert_learning_rate, "ModernBERT": scale.modernbert_learning_rate}
@@ -112,10 +115,18 @@ def train_both(
             dtype=getattr(torch, scale.dtype), label=name,
         )  # fmt: skip
         after_each(name, model)
-        records += [record for record in run.history if record["what"] != "train_loss"]
+        how = dict(backend=backend_for(model.config, device, scale), learning_rate=rates[name], steps=scale.steps)
+        records += [record | how for record in run.history if record["what"] != "train_loss"]
         records.append(dict(what="train_tokens_per_second", value=run.tokens_per_second, unit="tokens/s", model=name,
-                            seed=scale.seed, learning_rate=rates[name], steps=scale.steps))  # fmt: skip
+                            seed=scale.seed, **how))  # fmt: skip
     return records
+
+
+def backend_for(config: EncoderConfig, device: torch.device, scale: TourScale, pads: bool = True) -> str:
+    """The attention backend that a model gets on a batch with pads; kept pads need one that takes a mask."""
+    return choose_backend(
+        device, getattr(torch, scale.dtype), kept_pads=pads and not config.unpad, dropout=config.attention_dropout
+    )[0]
 
 
 # ---- speed and memory ------------------------------------------------------------------------------------------------
@@ -189,6 +200,7 @@ def _measure(
         for name, model in models.items():
             memory = training_memory(model, masked_ids, mask, labels)
             timing = timings[name]
+            where["backend"] = backend_for(model.config, device, scale, pads=tokens < mask.numel())
             records.append(dict(what="forward_tokens_per_second", value=tokens_per_second(timing, tokens),
                                 unit="tokens/s", spread=tokens_per_second_spread(timing, tokens), n=timing.n,
                                 model=name, **where))  # fmt: skip
@@ -289,7 +301,7 @@ def run_tour(
     records += measure_lengths(configs, data, scale, device) + measure_mixed(configs, data, scale, device)
     facts = provenance(device, dtype=scale.dtype, backend=backend, scale=scale_name, corpus=data.corpus.name,
                        fingerprint=data.corpus.fingerprint)  # fmt: skip
-    records = [{**record, **facts} for record in records]
+    records = [{**facts, **record} for record in records]
     write_records(records, out / "tour.jsonl")
     drawn = keep_and_draw(records, figures)
 

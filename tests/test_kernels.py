@@ -1,4 +1,4 @@
-"""The adapters to fast kernels: every argument they hand over, the block lists, the reasons, and for real where they run.
+"""The adapters to fast kernels: each argument they hand over, the block lists, the reasons, and the kernels themselves.
 
 On a CPU the FlashAttention kernels are stood in for by a function that checks what it is given and computes the
 definition; on a GPU the tests marked cuda run the kernels themselves.

@@ -21,8 +21,8 @@ def test_reference_equals_torch():
 
 def test_placement():
     x, norm = torch.randn(3, 16), nn.LayerNorm(16)
-    torch.testing.assert_close(post_norm(x, norm, torch.sin), norm(x + x.sin()))
-    torch.testing.assert_close(pre_norm(x, norm, torch.sin), x + norm(x).sin())
+    torch.testing.assert_close(post_norm(x, norm, torch.sin, torch.exp), norm(x + x.sin().exp()))
+    torch.testing.assert_close(pre_norm(x, norm, torch.sin, torch.exp), x + norm(x).sin().exp())
 
 
 def test_pre_norm_leaves_the_residual_stream_a_plain_sum():

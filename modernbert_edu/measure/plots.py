@@ -331,6 +331,8 @@ def _unigram_line(ax: Axes, records: Sequence[Record], final_values: list[float]
     # A curve on the plateau runs close to this line: write on the side where it is not.
     nearest = min(final_values, key=lambda value: abs(value - entropy))
     place = dict(xytext=(0, -4), va="top") if nearest > entropy else dict(xytext=(0, 3), va="bottom")
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, entropy - 0.08 * (high - low)), high)  # room for the words above the axis
     place |= dict(xy=(1, entropy), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
     ax.annotate(f"unigram entropy {entropy:.2f}", **place, fontsize=8, color=FAINT)
 
