@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, default=Path("build/tour"), help="folder for both models (build/tour)")
     verb.add_argument("--figures", type=Path, default=None,
                       help="folder for figures and measurements (figures; at quick scale OUT/figures)")  # fmt: skip
+    verb.add_argument("--sweep", action="store_true", help="only try learning rates for both, at half the steps")
     verb.set_defaults(run=tour)
 
     verb = verbs.add_parser("tokenizer", parents=[common, corpus], help="train a tokenizer on a corpus")
@@ -80,16 +81,19 @@ def doctor(arguments: argparse.Namespace) -> int:
 def tour(arguments: argparse.Namespace) -> int:
     from .classroom.scale import get_scale
     from .runtime import resolve_device
-    from .tour import run_tour, with_seed
+    from .tour import prepare, run_tour, sweep_rates, with_seed
 
     scale = get_scale(arguments.scale)
     device = resolve_device(arguments.device)
     # What the README shows must not rest on a run of forty steps.
     figures = arguments.figures or (arguments.out / "figures" if scale.name == "quick" else Path("figures"))
-    records = run_tour(
-        with_seed(scale.tour, arguments.seed), scale.name,
-        corpus=arguments.corpus, out=arguments.out, figures=figures, device=device,
-    )  # fmt: skip
+    sizes = with_seed(scale.tour, arguments.seed)
+    if arguments.sweep:
+        records = sweep_rates(prepare(sizes, arguments.corpus), sizes, scale.name, device, figures)
+    else:
+        records = run_tour(
+            sizes, scale.name, corpus=arguments.corpus, out=arguments.out, figures=figures, device=device
+        )
     if arguments.json:
         _write_json(arguments.json, records)
     return 0

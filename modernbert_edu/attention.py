@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compiled import documents
 from .errors import InputError
 from .kernels import KERNELS, flash_version, why_not
 from .unpadding import Layout
@@ -139,6 +140,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int | None, sc
     """torch's fused kernel, fed so that it never computes a pair it does not need."""
     if window is not None:
         return _sdpa_blocks(q, k, v, layout, window, scale, dropout)
+    if layout.bound is not None:
+        return documents(q, k, v, layout.cu_seqlens, scale)[0]
     if layout.uniform:
         return _sdpa_rectangle(q, k, v, layout, scale, dropout)
     return _sdpa_documents(q, k, v, layout, scale, dropout)

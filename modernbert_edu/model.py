@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attention
+from .attention import attention, choose_backend
+from .compiled import CompiledEncoder
 from .config import EncoderConfig
 from .errors import InputError
 from .mlp import build_mlp
@@ -120,12 +121,17 @@ class EncoderOutput:
 
 
 class Encoder(nn.Module):
-    """The stack without a head. `backend` names the attention backend for every layer ("auto": the best at hand)."""
+    """The stack without a head. `backend` names the attention backend for every layer ("auto": the best at hand).
 
-    def __init__(self, config: EncoderConfig, backend: str = "auto"):
+    With `compile` the layers run as one compiled graph on a flat axis filled up to a multiple of `token_budget` tokens
+    (compiled.py says why); the first batch of each multiple takes half a minute.
+    """
+
+    def __init__(self, config: EncoderConfig, backend: str = "auto", compile: bool = False, token_budget: int = 1024):
         super().__init__()
         self.config = config
         self.backend = backend
+        self.compiled = CompiledEncoder(self, token_budget) if compile else None
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         # Post-norm ends in a norm anyway; in pre-norm the residual sum itself was never normalised.
@@ -151,20 +157,43 @@ class Encoder(nn.Module):
         if padded:  # the only gather
             input_ids = layout.gather(input_ids)
             token_type_ids = None if token_type_ids is None else layout.gather(token_type_ids)
-        states = self.flat_forward(input_ids, layout, token_type_ids)
+        backend, states = self.choose_backend(layout), [] if output_hidden_states else None
+        if self.compiled is not None and states is None:
+            x_TD = self.compiled(input_ids, layout, token_type_ids, backend)
+        else:
+            x_TD = self.flat_forward(input_ids, layout, token_type_ids, backend, states)
         if padded:  # the only scatter
-            states = [layout.scatter(x) for x in (states if output_hidden_states else states[-1:])]
-        return EncoderOutput(states[-1], tuple(states[:-1]) if output_hidden_states else None)
+            x_TD, states = layout.scatter(x_TD), states and [layout.scatter(x) for x in states]
+        return EncoderOutput(x_TD, states and tuple(states))
 
-    def flat_forward(self, input_ids: Tensor, layout: Layout, token_type_ids: Tensor | None = None) -> list[Tensor]:
-        """(T,) ids -> [embedding, output of each layer, final output], each (T, D)."""
+    def choose_backend(self, layout: Layout) -> str:
+        """What "auto" is for this batch, decided once for all layers."""
+        if self.backend != "auto":
+            return self.backend
+        weight = self.embeddings.tok_embeddings.weight
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        dropout = self.config.attention_dropout if self.training else 0.0
+        return choose_backend(weight.device, dtype, kept_pads=layout.key_mask is not None, dropout=dropout)[0]
+
+    def flat_forward(
+        self,
+        input_ids: Tensor,
+        layout: Layout,
+        token_type_ids: Tensor | None = None,
+        backend: str = "auto",
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
+        """(T,) ids -> (T, D). Where `states` is a list, the embedding and each layer's output are appended to it."""
         rotary = self.rotary_tables(layout.position_ids)
         x_TD = self.embeddings(input_ids, layout.position_ids, token_type_ids)
-        states = [x_TD]
         for i, block in enumerate(self.layers):
-            x_TD = block(x_TD, layout, rotary[self.config.layer_type(i)], self.backend)
+            if states is not None:
+                states.append(x_TD)
+            x_TD = block(x_TD, layout, rotary[self.config.layer_type(i)], backend)
+        if states is not None:
             states.append(x_TD)
-        return [*states, self.final_norm(x_TD)]
+        return self.final_norm(x_TD)
 
     def rotary_tables(self, position_ids: Tensor) -> dict[str, tuple[Tensor, Tensor] | None]:
         """The cos and sin tables for global ("G") and local ("L") layers, which turn with different thetas."""
@@ -208,10 +237,10 @@ class PredictionHead(nn.Module):
 class MaskedLM(nn.Module):
     """The encoder with the masked-language-model head. The decoder's matrix is the embedding's, its bias its own."""
 
-    def __init__(self, config: EncoderConfig, backend: str = "auto"):
+    def __init__(self, config: EncoderConfig, backend: str = "auto", compile: bool = False, token_budget: int = 1024):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config, backend)
+        self.encoder = Encoder(config, backend, compile, token_budget)
         self.head = PredictionHead(config)
         self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialise(self.head, config)

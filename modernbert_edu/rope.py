@@ -35,6 +35,11 @@ def apply_rope(x_THK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Half-precision inputs are turned in float32 and rounded once at the end: bfloat16 has 8 bits of mantissa, too few
     to tell neighbouring positions apart at 8,192.
     """
+    if torch.compiler.is_compiling():  # the compiler fuses the formula, and its derivative, by itself
+        work = torch.promote_types(x_THK.dtype, torch.float32)
+        a, b = x_THK.to(work).chunk(2, dim=-1)
+        cos, sin = cos[:, None, :], sin[:, None, :]
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x_THK.dtype)
     return Rotation.apply(x_THK, cos, sin)
 
 

@@ -122,6 +122,37 @@ def train_both(
     return records
 
 
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+
+
+def sweep_rates(
+    data: TourData,
+    scale: TourScale,
+    scale_name: str,
+    device: torch.device,
+    figures: str | Path = "figures",
+    say: Callable[[str], None] = print,
+) -> list[dict]:
+    """Train each model at each of `RATES` for half the steps: where the learning rates of the scale come from.
+
+    The records are kept under `figures`/measurements/<device>/00_tour-rates.jsonl.
+    """
+    figures = prepare_output_folder(figures)
+    configs, steps, records = configurations(scale, data.tokenizer), max(1, scale.steps // 2), []
+    facts = provenance(device, dtype=scale.dtype, scale=scale_name, corpus=data.corpus.name,
+                       fingerprint=data.corpus.fingerprint)  # fmt: skip
+    for rate in RATES:
+        one = replace(scale, steps=steps, warmup_steps=max(1, scale.warmup_steps // 2), bert_learning_rate=rate,
+                      modernbert_learning_rate=rate)  # fmt: skip
+        last = {r["model"]: r for r in train_both(build_models(configs, scale.seed), data, one, device)
+                if r["what"] == "held_out_loss"}  # fmt: skip
+        records += [{**facts, **last[name]} for name in configs]
+        losses = ", ".join(f"{name} {last[name]['value']:.3f} nats" for name in configs)
+        say(f"learning rate {rate:g}, {steps:,} steps: {losses}")
+        write_records(records, figures / "measurements" / facts["device_slug"] / "00_tour-rates.jsonl")
+    return records
+
+
 def backend_for(config: EncoderConfig, device: torch.device, scale: TourScale, pads: bool = True) -> str:
     """The attention backend that a model gets on a batch with pads; kept pads need one that takes a mask."""
     return choose_backend(
@@ -160,10 +191,10 @@ def measure_mixed(configs: dict[str, EncoderConfig], data: TourData, scale: Tour
 
 
 def mixed_lengths(scale: TourScale) -> list[int]:
-    """Lengths drawn from a normal distribution and clamped, the longest always among them."""
+    """Lengths from a normal distribution, clamped to 16 ... `max`: how the paper makes its sets of variable length."""
     m = scale.mixed_lengths
-    drawn = m.mean + m.std * torch.randn(m.count - 1, generator=torch.Generator().manual_seed(scale.seed))
-    return [m.max, *drawn.round().clamp(8, m.max).int().tolist()]
+    drawn = m.mean + m.std * torch.randn(m.count, generator=torch.Generator().manual_seed(scale.seed))
+    return drawn.round().clamp(16, m.max).int().tolist()
 
 
 def real_sequences(data: TourData, lengths: list[int]) -> list[list[int]]:
@@ -250,14 +281,14 @@ def fill_masks(
 
 def is_whole_word(tokenizer: Tokenizer, token: int, following: int) -> bool:
     """Whether the token is a space and at least three letters, and the word ends there: a reader can guess it too."""
-    goes_on = re.match(r"\w", tokenizer.decode([following]))
+    goes_on = re.match(r"[\w']", tokenizer.decode([following]))
     return bool(re.fullmatch(r" [A-Za-z]{3,}", tokenizer.decode([token]))) and not goes_on
 
 
 def visible(tokenizer: Tokenizer, token: int) -> str:
     """The token's text without the space before it; line ends and runs of spaces are spelled out."""
     text = tokenizer.decode([token], skip_special_tokens=False)
-    return text.strip() or repr(text)
+    return text.strip() or text
 
 
 def fill_table(filled: list[FilledMask]) -> str:
@@ -266,7 +297,7 @@ def fill_table(filled: list[FilledMask]) -> str:
     for row in filled:
         lines.append(f"  ... {row.context} ...   (hidden: {row.truth!r})")
         for name, guesses in row.guesses.items():
-            shown = ", ".join(f"{token} {p:.0%}" for token, p in guesses)
+            shown = " | ".join(f"{token!r} {p:.0%}" for token, p in guesses)
             mark = "  <- right" if guesses[0][0] == row.truth else ""
             lines.append(f"      {name:<11}{shown}{mark}")
     return "\n".join(lines)

@@ -25,14 +25,15 @@ from .errors import InputError
 class Layout:
     """Where the documents lie on the flat axis. Built once per batch; every layer of the model reads it."""
 
-    lengths: tuple[int, ...]  # tokens of each document, as Python ints: loops need no device sync
+    lengths: tuple[int, ...]  # tokens of each document, as Python ints; () where a compiler must not see them
     cu_seqlens: Tensor  # (N + 1,) int32: where each document begins; the last entry is T
     position_ids: Tensor  # (T,) int64: 0, 1, 2, ... within each document
     document_ids: Tensor  # (T,) int64: which document each token belongs to
     key_mask: Tensor | None = None  # (T,) bool, False at pad tokens that were kept; None when every token is real
     shape: tuple[int, int] | None = None  # the rectangle (B, S) that the batch came as, if it did
     indices: Tensor | None = None  # (T,) int64: each token's place in the flattened rectangle; None: all of it
-    plans: dict = field(default_factory=dict, repr=False)  # what attention backends cache: masks, gather indices
+    bound: int | None = None  # the longest document there may be, where the lengths are not to be seen
+    plans: dict = field(default_factory=dict, repr=False)  # what is made once per batch: masks, block lists
 
     @property
     def num_tokens(self) -> int:
@@ -45,8 +46,8 @@ class Layout:
 
     @property
     def max_seqlen(self) -> int:
-        """Tokens of the longest document."""
-        return max(self.lengths, default=0)
+        """Tokens of the longest document, or the bound on them."""
+        return max(self.lengths, default=0) if self.bound is None else self.bound
 
     @property
     def uniform(self) -> bool:
@@ -110,7 +111,7 @@ class Layout:
 
 def _fields(layout: Layout) -> dict:
     """The constructor's arguments, without the cache."""
-    names = ("lengths", "cu_seqlens", "position_ids", "document_ids", "key_mask", "shape", "indices")
+    names = ("lengths", "cu_seqlens", "position_ids", "document_ids", "key_mask", "shape", "indices", "bound")
     return {name: getattr(layout, name) for name in names}
 
 

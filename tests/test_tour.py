@@ -69,7 +69,7 @@ def test_sequences_for_timing_are_real_text_of_the_asked_lengths(data):
         assert s[0] == data.tokenizer.cls_id and s[-1] == data.tokenizer.sep_id
         assert not data.tokenizer.special_ids & set(s[1:-1])
     lengths = mixed_lengths(TINY)
-    assert lengths[0] == max(lengths) == 96 and len(lengths) == 4 and min(lengths) >= 8
+    assert len(lengths) == 4 and max(lengths) <= 96 and min(lengths) >= 16 and len(set(lengths)) > 1
 
 
 def test_whole_words_only_are_hidden(data):
@@ -128,3 +128,17 @@ def test_filled_masks_come_from_held_out_text_with_probabilities(data):
             probabilities = [p for _, p in guesses]
             assert len(guesses) == 3 and probabilities == sorted(probabilities, reverse=True)
             assert 0 < sum(probabilities) < 1
+
+
+def test_the_sweep_of_learning_rates_is_kept(corpus, tiny_scale, tmp_path, capsys):
+    status = main(["tour", "--sweep", "--scale", "quick", "--corpus", str(corpus), "--figures", str(tmp_path / "f"),
+                   "--out", str(tmp_path / "o"), "--device", "cpu"])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert status == 0
+    (kept,) = (tmp_path / "f").glob("measurements/*/00_tour-rates.jsonl")
+    records = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [(r["model"], r["learning_rate"]) for r in records] == [
+        (model, rate) for rate in (5e-4, 1e-3, 2e-3, 4e-3) for model in ("BERT", "ModernBERT")
+    ]
+    for record in records:
+        assert record["steps"] == 3 and f"{record['value']:.3f} nats" in printed

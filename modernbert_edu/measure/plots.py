@@ -72,26 +72,31 @@ def plot_learning(
     if chosen[0]["unit"] == "nats":
         _unigram_line(ax, records, [y for _, _, y in ends])
     _finish_learning(ax, what, x, chosen[0]["unit"])
+    ax.set_xlim(0, 1.015 * (max(x for _, x, _ in ends) or 1))  # so that the names stand outside
     _label_ends(ax, chosen, ends)
     return _finish(figure, chosen, own)
 
 
-def plot_speed(records: Sequence[Record], *, ax: Axes | None = None) -> Figure:
-    """Real tokens per second of the forward pass against sequence length, and for the mixed batch where recorded."""
+def plot_speed(records: Sequence[Record], *, log: bool = True, ax: Axes | None = None) -> Figure:
+    """Real tokens per second of the forward pass against sequence length, and for the mixed batch where recorded.
+
+    A logarithmic y axis shows ratios as distances; without `log` it is linear and begins at 0.
+    """
     chosen = _select(records, "forward_tokens_per_second", unit="tokens/s")
     figure, ax, own = _figure_for(ax)
-    _against_length(ax, chosen, scale=1)
-    ax.set_ylabel("real tokens per second (tokens/s)")
+    _against_length(ax, chosen, scale=1, label="real tokens per second (tokens/s)", log=log)
     ax.set_title("Speed: forward pass")
     return _finish(figure, chosen, own)
 
 
-def plot_memory(records: Sequence[Record], *, ax: Axes | None = None) -> Figure:
-    """Memory of a training step in MiB against sequence length, and for the mixed batch where recorded."""
+def plot_memory(records: Sequence[Record], *, log: bool = True, ax: Axes | None = None) -> Figure:
+    """Memory of a training step in MiB against sequence length, and for the mixed batch where recorded.
+
+    A logarithmic y axis shows ratios as distances; without `log` it is linear and begins at 0.
+    """
     chosen = _select(records, "train_memory_bytes", unit="bytes")
     figure, ax, own = _figure_for(ax)
-    _against_length(ax, chosen, scale=MIB)
-    ax.set_ylabel("memory of a training step (MiB)")
+    _against_length(ax, chosen, scale=MIB, label="memory of a training step (MiB)", log=log)
     ax.set_title("Memory: forward and backward")
     return _finish(figure, chosen, own)
 
@@ -113,7 +118,9 @@ def plot_mixed(records: Sequence[Record]) -> Figure:
         ax.set_ylabel(label)
         ax.set_title(f"{title}\n{_ratio_in_words(chosen)}", fontsize=10)
         used += chosen
-    figure.suptitle("A batch of mixed lengths", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    pads = next((record["pads"] for record in used if record.get("pads") is not None), None)
+    padding = "" if pads is None else f": {pads:.0%} of the padded rectangle is padding"
+    figure.suptitle(f"A batch of mixed lengths{padding}", x=0.01, ha="left", fontsize=12, fontweight="bold")
     return _finish(figure, used, own=True)
 
 
@@ -149,7 +156,9 @@ def tour_claim(records: Sequence[Record], new: str = "ModernBERT", old: str = "B
     memory_length, smaller = _ratio_at_longest(memory, new, old)
     at = "" if memory_length == length else f" (at {memory_length:,})"
     mixed = _ratio([record for record in speed if record.get("batch") == "mixed"], new, old)
-    on_mixed = f" (mixed lengths: {_times(mixed)})" if mixed else ""
+    pads = next((record["pads"] for record in speed if record.get("pads") is not None), None)
+    padding = f", {pads:.0%} of them pads to {old}" if pads else ""
+    on_mixed = f" (mixed lengths{padding}: {_times(mixed)})" if mixed else ""
     claim = f"At {length:,} tokens {new} has {_times(faster)} {old}'s speed{on_mixed} and {_times(smaller)} "
     claim += f"its training memory{at}."
     here, there = (_final_mean(loss, model) for model in (new, old))
@@ -257,8 +266,9 @@ def _final_mean(records: Sequence[Record], model: str) -> float:
 
 
 def _times(ratio: float) -> str:
-    """A ratio to two digits: "3.4 times", "0.45 times", "12 times"."""
-    return f"{ratio:.0f} times" if ratio >= 9.95 else f"{ratio:.1f} times" if ratio >= 0.995 else f"{ratio:.2f} times"
+    """A ratio to two digits, and to two places below 2: "12 times", "3.4 times", "1.05 times", "0.45 times"."""
+    places = 0 if ratio >= 9.95 else 1 if ratio >= 1.995 else 2
+    return f"{ratio:.{places}f} times"
 
 
 def _ratio_in_words(records: Sequence[Record]) -> str:
@@ -346,13 +356,12 @@ def _finish_learning(ax: Axes, what: str, x: str, unit: str) -> None:
     ax.set_title(f"{name[0].upper()}{name[1:]} against {'tokens' if x == 'tokens' else 'time'}")
     if x == "tokens":
         ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    ax.set_xlim(left=0)
 
 
-def _against_length(ax: Axes, records: Sequence[Record], scale: float) -> None:
+def _against_length(ax: Axes, records: Sequence[Record], scale: float, label: str, log: bool) -> None:
     """One line per model over a log2 axis of lengths; the mixed batch as a column of points to its right.
 
-    Points and no bars: on a log axis a bar has no foot to stand on.
+    Points and no bars: on a log axis a bar has no foot to stand on. Few readers notice a log axis that does not say so.
     """
     lengths = sorted({length for model in _models(records) for length in _by_length(records, model)})
     if not lengths:
@@ -360,7 +369,8 @@ def _against_length(ax: Axes, records: Sequence[Record], scale: float) -> None:
     mixed_x = lengths[-1] * 2
     has_mixed = any(_mixed(records, model) for model in _models(records))
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    ax.set_yscale("log" if log else "linear")
+    ax.set_ylabel(f"{label}, log scale" if log else label, fontsize=9)
     ends = []
     for model in _models(records):
         style = {**_line_style(records, model), "capsize": 3, "elinewidth": 1}
@@ -372,6 +382,11 @@ def _against_length(ax: Axes, records: Sequence[Record], scale: float) -> None:
             ends = [end for end in ends if end[0] != model]  # the name goes to the rightmost point
             ends.append(_points_with_spread(ax, model, [(mixed_x, _mixed(records, model))], scale, alone, "mixed"))
     _ticks_at_lengths(ax, lengths, mixed_x if has_mixed else None)
+    if log:
+        _ticks_within_decades(ax)
+    else:
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_formatter(_plain_number)
     _label_ends(ax, records, ends)
 
 
@@ -387,7 +402,7 @@ def _points_with_spread(
 
 
 def _ticks_at_lengths(ax: Axes, lengths: list[int], mixed_x: int | None) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     names = [f"{length:,}" for length in lengths]
     ax.xaxis.set_minor_locator(NullLocator())
@@ -395,14 +410,23 @@ def _ticks_at_lengths(ax: Axes, lengths: list[int], mixed_x: int | None) -> None
     if mixed_x:
         ax.axvline(mixed_x / 2**0.5, color=FAINT, linewidth=0.8)
     ax.set_xlim(lengths[0] / 1.25, (mixed_x or lengths[-1]) * 1.25)
-    ax.set_xlabel("sequence length (tokens)")
+    ax.set_xlabel("sequence length (tokens), log scale", fontsize=9)
+
+
+def _ticks_within_decades(ax: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     low, high = ax.get_ylim()
     # Less than one power of ten holds too few round numbers unless the steps are finer.
     decades = math.log10(high / low)
     steps = (1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
     ax.yaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    ax.yaxis.set_major_formatter(_plain_number)
+
+
+def _plain_number(value: float, _) -> str:
+    return f"{value:,.10g}"
 
 
 def _bars(ax: Axes, records: Sequence[Record], scale: float) -> None:
@@ -418,7 +442,7 @@ def _bars(ax: Axes, records: Sequence[Record], scale: float) -> None:
     ax.set_xticks(range(len(models)), models, **slant)
     ax.set_xlim(-0.6, len(models) - 0.4)
     ax.margins(y=0.12)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    ax.yaxis.set_major_formatter(_plain_number)
     ax.spines[["top", "right"]].set_visible(False)
 
 
