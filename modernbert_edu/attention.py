@@ -9,13 +9,15 @@ Five backends compute the same thing, two here and three in kernels.py:
 - `sdpa`    torch's fused kernel. Global layers go document by document, so no work crosses a border. Local layers are
             cut into blocks of 64 queries that see their own block and `window` keys on each side: linear in T, where
             a mask over all pairs would make the kernel do the full quadratic work and then throw most of it away.
-- `varlen`, `flash`, `flex`   kernels for documents of unlike length, on NVIDIA GPUs (kernels.py says when).
+- `varlen`, `flash`, `flex`   kernels for documents of different lengths, on NVIDIA GPUs (kernels.py says when).
 
 Letters: T tokens, H heads, K head size, N documents, S length of each when all are equally long, Q queries of a block,
 W keys that a block sees.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +49,7 @@ def choose_backend(
         return "flash", "flash-attn 3 is installed and this GPU is a Hopper, where it is the fastest"
     reason = why_not("varlen", device, dtype, **facts)
     if reason is None:
-        return "varlen", f"torch's own FlashAttention kernels run {kind} over documents of unlike length"
+        return "varlen", f"torch's own FlashAttention kernels run {kind} over documents of different lengths"
     if why_not("flash", device, dtype, **facts) is None:
         return "flash", f"flash-attn is installed, and varlen will not do: {reason}"
     return "sdpa", f"varlen will not do: {reason}"
@@ -83,6 +85,8 @@ def attention(
 
 def _resolve(backend: str, q: Tensor, layout: Layout, dropout: float) -> str:
     """The backend to use; one asked for by name that cannot do it raises with the reason."""
+    if torch.compiler.is_compiling():  # decided and checked before the graph, see CompiledEncoder
+        return backend
     facts = dict(kept_pads=layout.key_mask is not None, dropout=dropout)
     if backend == "auto":
         return choose_backend(q.device, q.dtype, **facts)[0]
@@ -163,7 +167,7 @@ def _sdpa_rectangle(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: floa
 
 
 def _sdpa_documents(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float, dropout: float) -> Tensor:
-    """Documents of unlike length, one call each."""
+    """Documents of different lengths, one call each."""
     parts = [
         _fused(qd[None], kd[None], vd[None], None, scale, dropout)[0]
         for qd, kd, vd in zip(*(x.split(layout.lengths) for x in (q, k, v)), strict=True)
@@ -223,14 +227,16 @@ def _block_mask(layout: Layout, window: int, dtype: torch.dtype) -> Tensor:
     """
     key = ("blocks", window, dtype)
     if key not in layout.plans:
-        allowed = _make_block_mask(layout, window)
-        layout.plans[key] = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
-            ~allowed, float("-inf")
-        )
+        # A tensor made in inference mode could not be used when the same layout is trained on later.
+        ordinary = contextlib.nullcontext() if torch.compiler.is_compiling() else torch.inference_mode(False)
+        with ordinary:
+            allowed = _block_mask_bool(layout, window)
+            mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+            layout.plans[key] = mask.masked_fill(~allowed, float("-inf"))
     return layout.plans[key]
 
 
-def _make_block_mask(layout: Layout, window: int) -> Tensor:
+def _block_mask_bool(layout: Layout, window: int) -> Tensor:
     T, device, doc = layout.num_tokens, layout.document_ids.device, layout.document_ids
     start = torch.arange(-(-T // BLOCK), device=device)[:, None] * BLOCK
     queries = start + torch.arange(BLOCK, device=device)  # (blocks, Q): each query's place on the flat axis

@@ -52,6 +52,12 @@ class CompiledEncoder:
         self.run = torch.compile(encoder.flat_forward, fullgraph=True, dynamic=False)
 
     def __call__(self, input_ids: Tensor, layout: Layout, token_type_ids: Tensor | None, backend: str) -> Tensor:
+        possible = {"cpu": ("sdpa", "eager"), "cuda": ("varlen",)}.get(input_ids.device.type, ())
+        if backend not in possible:
+            raise InputError(
+                f"the compiled path has no attention backend {backend!r} on {input_ids.device.type}; it runs sdpa and "
+                "eager on a CPU, and varlen in bfloat16 or float16 on a GPU"
+            )
         key = ("fixed", self.token_budget)
         if key not in layout.plans:
             layout.plans[key] = fixed_shapes(layout, self.token_budget, self.longest)

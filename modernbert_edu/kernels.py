@@ -57,7 +57,7 @@ def flash_version() -> int | None:
 
 
 def flash_function():
-    """flash-attn's function for documents of unlike length, of the newest version installed."""
+    """flash-attn's function for documents of different lengths, of the newest version installed."""
     module = {3: "flash_attn_interface", 2: "flash_attn"}[flash_version()]
     return importlib.import_module(module).flash_attn_varlen_func
 

@@ -182,7 +182,7 @@ def measure_lengths(configs: dict[str, EncoderConfig], data: TourData, scale: To
 
 
 def measure_mixed(configs: dict[str, EncoderConfig], data: TourData, scale: TourScale, device: torch.device):
-    """The same on one batch whose sequences are of unlike length, as real text is: BERT pads, ModernBERT does not."""
+    """The same on one batch whose sequences have different lengths, as real text is: BERT pads, ModernBERT does not."""
     lengths = mixed_lengths(scale)
     models = measuring_models(configs, max(lengths), device)
     padded = pad_batch(real_sequences(data, lengths), data.tokenizer.pad_id)

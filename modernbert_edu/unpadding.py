@@ -1,7 +1,7 @@
 """Unpadding: from a padded rectangle to one flat axis of tokens, and back.
 
-A batch of sequences of unlike length is usually a rectangle (B, S) filled up with pad tokens, and every linear layer
-computes the filling too. Here the model sees one flat axis of T tokens, all documents laid end to end, and a `Layout`
+A batch of sequences of different lengths is usually a rectangle (B, S) filled up with pad tokens, and every linear
+layer computes the filling too. Here the model sees one flat axis of T tokens, all documents laid end to end, and a `Layout`
 that says where each begins: `cu_seqlens = [0, len_0, len_0 + len_1, ..., T]`.
 
 Vanilla BERT keeps its padding. Its layout describes the rectangle, T = B * S, one document per row, with a key mask
@@ -66,6 +66,28 @@ class Layout:
         document_ids = torch.repeat_interleave(torch.arange(len(lengths)), sizes)
         position_ids = torch.arange(int(sizes.sum())) - cu_seqlens[:-1].long()[document_ids]
         return cls(lengths, cu_seqlens.to(device), position_ids.to(device), document_ids.to(device))
+
+    @classmethod
+    def from_cu_seqlens(
+        cls, cu_seqlens: Tensor, num_tokens: int | None = None, max_seqlen: int | None = None
+    ) -> Layout:
+        """The layout of documents given by their offsets [0, ..., T], as FlashAttention takes them.
+
+        Raises `InputError` for offsets that do not begin at 0, that fall, or that do not end at `num_tokens`, and for
+        a document longer than `max_seqlen`.
+        """
+        offsets = cu_seqlens.flatten().tolist()
+        lengths = [after - before for before, after in zip(offsets, offsets[1:], strict=False)]
+        if not lengths or offsets[0] != 0:
+            raise InputError(f"cu_seqlens must begin at 0 and name at least one document's end, not {offsets[:3]}")
+        if min(lengths) < 0:
+            at = lengths.index(min(lengths))
+            raise InputError(f"cu_seqlens must not fall, but goes from {offsets[at]} to {offsets[at + 1]}")
+        if num_tokens is not None and offsets[-1] != num_tokens:
+            raise InputError(f"cu_seqlens ends at {offsets[-1]}, but there are {num_tokens} tokens")
+        if max_seqlen is not None and max(lengths) > max_seqlen:
+            raise InputError(f"a document has {max(lengths)} tokens, more than max_seqlen, {max_seqlen}")
+        return cls.from_lengths(lengths, cu_seqlens.device)
 
     @classmethod
     def from_mask(cls, attention_mask: Tensor, unpad: bool = True) -> Layout:

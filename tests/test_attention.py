@@ -165,3 +165,12 @@ def test_bad_calls_say_what_is_wrong(change, said):
     call = {**good, **change}
     with pytest.raises(InputError, match=said):
         attention(call["q"], call["k"], call["v"], call["layout"], window=call["window"], backend=call["backend"])
+
+
+def test_a_layout_seen_in_inference_mode_can_be_trained_on():
+    layout = Layout.from_lengths([200, 100])
+    q, k, v = random_qkv(300)
+    with torch.inference_mode():
+        attention(q, k, v, layout, window=64)
+    attention(q, k, v, layout, window=64).sum().backward()
+    assert q.grad is not None and q.grad.isfinite().all()

@@ -107,3 +107,11 @@ def test_a_model_that_keeps_its_pads_says_that_it_cannot_be_compiled(name):
 
     with pytest.raises(InputError, match="compile needs a model that unpads"):
         MaskedLM(EncoderConfig.preset(name), compile=True)
+
+
+def test_a_backend_that_cannot_be_compiled_is_named():
+    from modernbert_edu import InputError
+
+    model = MaskedLM(EncoderConfig.preset("modernbert-tiny", **SIZES), backend="flex", compile=True)
+    with pytest.raises(InputError, match="no attention backend 'flex' on cpu"):
+        model(torch.ones(1, 8, dtype=torch.long))

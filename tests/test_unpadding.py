@@ -82,3 +82,23 @@ def test_bad_input():
         Layout.from_mask(torch.ones(4))
     with pytest.raises(InputError, match="row 1 of attention_mask has no real token"):
         Layout.from_mask(torch.tensor([[1, 1], [0, 0]]), unpad=False)
+
+
+def test_offsets_as_flash_attention_takes_them():
+    layout = Layout.from_cu_seqlens(torch.tensor([0, 3, 3, 7], dtype=torch.int32), num_tokens=7, max_seqlen=4)
+    assert layout.lengths == (3, 0, 4) and layout.position_ids.tolist() == [0, 1, 2, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "offsets, facts, said",
+    [
+        ([1, 3], {}, "must begin at 0"),
+        ([0], {}, "at least one document's end"),
+        ([0, 5, 3], {}, "must not fall, but goes from 5 to 3"),
+        ([0, 5], dict(num_tokens=6), "ends at 5, but there are 6 tokens"),
+        ([0, 5], dict(max_seqlen=4), "a document has 5 tokens, more than max_seqlen, 4"),
+    ],
+)
+def test_bad_offsets_are_refused(offsets, facts, said):
+    with pytest.raises(InputError, match=said):
+        Layout.from_cu_seqlens(torch.tensor(offsets), **facts)
