@@ -1,8 +1,8 @@
 """Unpadding: from a padded rectangle to one flat axis of tokens, and back.
 
 A batch of sequences of different lengths is usually a rectangle (B, S) filled up with pad tokens, and every linear
-layer computes the filling too. Here the model sees one flat axis of T tokens, all documents laid end to end, and a `Layout`
-that says where each begins: `cu_seqlens = [0, len_0, len_0 + len_1, ..., T]`.
+layer computes the filling too. Here the model sees one flat axis of T tokens, all documents laid end to end, and a
+`Layout` that says where each begins: `cu_seqlens = [0, len_0, len_0 + len_1, ..., T]`.
 
 Vanilla BERT keeps its padding. Its layout describes the rectangle, T = B * S, one document per row, with a key mask
 over the pads, so the same code computes it at its honest cost.

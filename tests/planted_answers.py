@@ -8,42 +8,55 @@ PLANTED: dict[str, list[tuple[str, str]]] = {}
 
 # ------------------------------------------------------------------------------------------- 01_vanilla_bert
 
-_ATTEND = "def attend(q_SK, k_SK, v_SK, key_mask_S):\n    "
-_SCORES = "scores = q_SK @ k_SK.T / math.sqrt(q_SK.shape[1])\n    "
+_ATTEND = """def attend(q_BSD, k_BSD, v_BSD, key_mask_BS, H):
+    B, S, D = q_BSD.shape
+    K, mask = D // H, key_mask_BS[:, None, None, :]
+    q, k, v = (x.view(B, S, H, K).transpose(1, 2) for x in (q_BSD, k_BSD, v_BSD))
+    raw = q @ k.transpose(-1, -2)
+    scores = raw / math.sqrt(K)
+    """
+_NEVER = "masked_fill(~mask, float('-inf'))"
+_BACK = ".transpose(1, 2).reshape(B, S, D)"
 
 PLANTED["check_attend"] = [
+    (_ATTEND + f"return (raw.{_NEVER}.softmax(-1) @ v){_BACK}", "not divided by sqrt(K)"),
+    (_ATTEND + f"return ((raw / K).{_NEVER}.softmax(-1) @ v){_BACK}", "divided by K, not by sqrt(K)"),
+    (_ATTEND + f"return ((raw / math.sqrt(D)).{_NEVER}.softmax(-1) @ v){_BACK}", "divided by sqrt(D)"),
+    (_ATTEND + f"return ((raw / math.sqrt(S)).{_NEVER}.softmax(-1) @ v){_BACK}", "divided by sqrt(S)"),
+    (_ATTEND + f"return (scores.softmax(-1) @ v){_BACK}", "the mask was not used"),
+    (_ATTEND + f"return ((scores * mask).softmax(-1) @ v){_BACK}", "exp(0) is 1"),
+    (_ATTEND + f"return ((scores.softmax(-1) * mask) @ v){_BACK}", "no longer sum to 1"),
+    (_ATTEND + f"return (scores.{_NEVER}.softmax(2) @ v){_BACK}", "the softmax runs over the queries"),
     (
-        _ATTEND
-        + "scores = (q_SK @ k_SK.T).masked_fill(~key_mask_S, float('-inf'))\n    return scores.softmax(-1) @ v_SK",
-        "not divided by sqrt(K)",
-    ),
-    (
-        _ATTEND
-        + "scores = (q_SK @ k_SK.T / q_SK.shape[1]).masked_fill(~key_mask_S, float('-inf'))\n"
-        + "    return scores.softmax(-1) @ v_SK",
-        "divided by K, not by sqrt(K)",
-    ),
-    (_ATTEND + _SCORES + "return scores.softmax(-1) @ v_SK", "the mask was not used"),
-    (_ATTEND + _SCORES + "return (scores * key_mask_S).softmax(-1) @ v_SK", "exp(0) is 1"),
-    (_ATTEND + _SCORES + "return (scores.softmax(-1) * key_mask_S) @ v_SK", "no longer sum to 1"),
-    (
-        _ATTEND + _SCORES + "return scores.masked_fill(~key_mask_S, float('-inf')).softmax(0) @ v_SK",
-        "the softmax runs over the queries",
-    ),
-    (
-        _ATTEND + _SCORES + "return scores.masked_fill(~key_mask_S[:, None], float('-inf')).softmax(-1) @ v_SK",
+        _ATTEND + f"mask = mask.transpose(-1, -2)\n    return (scores.{_NEVER}.softmax(-1) @ v){_BACK}",
         "hides queries (rows) instead of keys",
     ),
     (
-        _ATTEND + _SCORES + "return scores.masked_fill(key_mask_S, float('-inf')).softmax(-1) @ v_SK",
-        "is a whole row masked",
+        _ATTEND + f"return (scores.masked_fill(mask, float('-inf')).softmax(-1) @ v){_BACK}",
+        "did you invert the mask? True means may be looked at",
     ),
-    (_ATTEND + _SCORES + "return scores.softmax(-1)", "expected the shape"),
-    (_ATTEND + "return v_SK * float('nan')", "nan or infinite"),
-    (_ATTEND + "return v_SK", "expected"),
-    (_ATTEND + _SCORES + "scores.softmax(-1) @ v_SK", "returned None"),
-    (_ATTEND + "return q_SK @ k_SK / 2", "your function raised RuntimeError"),
-    ("def attend(q_SK, k_SK, v_SK):\n    return q_SK", "your function raised TypeError"),
+    (_ATTEND + f"return (scores.{_NEVER}.softmax(-1) @ v).reshape(B, S, D)", "not laid side by side again"),
+    (
+        _ATTEND.replace("view(B, S, H, K).transpose(1, 2)", "view(B, H, S, K)")
+        + f"return (scores.{_NEVER}.softmax(-1) @ v){_BACK}",
+        "cuts the tokens up",
+    ),
+    (
+        _ATTEND.replace("view(B, S, H, K).transpose(1, 2)", "view(B, H, S, K)")
+        + f"return (scores.{_NEVER}.softmax(-1) @ v).view(B, S, D)",
+        "cuts the tokens up",
+    ),
+    (
+        _ATTEND + "scores = q_BSD @ k_BSD.transpose(1, 2) / math.sqrt(D)\n"
+        "    return scores.masked_fill(~key_mask_BS[:, None], float('-inf')).softmax(-1) @ v_BSD",
+        "that is one head",
+    ),
+    (_ATTEND + f"return scores.{_NEVER}.softmax(-1) @ v", "expected the shape"),
+    (_ATTEND + "return v_BSD * float('nan')", "nan or infinite"),
+    (_ATTEND + "return v_BSD", "expected"),
+    (_ATTEND + f"(scores.{_NEVER}.softmax(-1) @ v){_BACK}", "returned None"),
+    (_ATTEND + "return q @ k", "your function raised RuntimeError"),
+    ("def attend(q_BSD, k_BSD, v_BSD):\n    return q_BSD", "your function raised TypeError"),
 ]
 
 _NORM = "def post_norm_sublayer(x_SD, sublayer, weight_D, bias_D, eps):\n    "
@@ -53,6 +66,23 @@ PLANTED["check_post_norm"] = [
     (
         _NORM + "return x_SD + sublayer(F.layer_norm(x_SD, x_SD.shape[-1:], weight_D, bias_D, eps))",
         "that is pre-norm",
+    ),
+    (
+        _NORM + "return x_SD + F.layer_norm(sublayer(x_SD), x_SD.shape[-1:], weight_D, bias_D, eps)",
+        "the norm stands inside the sum",
+    ),
+    (
+        _NORM + "return F.layer_norm(x_SD + sublayer(x_SD), x_SD.shape[-1:], weight_D, bias_D, eps)",
+        "torch's layer norm made them",
+    ),
+    (
+        _NORM + "norm = torch.nn.LayerNorm(len(weight_D), eps)\n"
+        "    return norm(x_SD + sublayer(x_SD)).detach() * weight_D + bias_D",
+        "torch's layer norm made them",
+    ),
+    (
+        _NORM + _SUM + "return c / (c.pow(2).mean(-1, keepdim=True) + eps) * weight_D + bias_D",
+        "the square root is missing",
     ),
     (_NORM + "return F.layer_norm(sublayer(x_SD), x_SD.shape[-1:], weight_D, bias_D, eps)", "x is not added"),
     (_NORM + "return F.layer_norm(x_SD, x_SD.shape[-1:], weight_D, bias_D, eps)", "the sublayer is not added"),
@@ -97,6 +127,20 @@ PLANTED["check_mlm_loss"] = [
     ),
     (_LOSS + "return F.cross_entropy(hidden_TD[chosen] @ embedding_VD.T, labels_T[chosen])", "bias_V is not added"),
     (_LOSS + _LOGITS + "return F.cross_entropy(logits, labels_T[chosen]) / math.log(2)", "not base 2"),
+    (_LOSS + _LOGITS + "return F.cross_entropy(logits.softmax(-1), labels_T[chosen])", "does the softmax itself"),
+    (
+        _LOSS.replace("!= -100", "> 0") + _LOGITS + "return F.cross_entropy(logits, labels_T[chosen])",
+        "the token with id 0 was left out",
+    ),
+    (
+        _LOSS + "return F.cross_entropy(hidden_TD @ embedding_VD.T + bias_V, labels_T)",
+        "unmasked tokens were decoded too",
+    ),
+    (
+        _LOSS + "logits = hidden_TD @ embedding_VD.T + bias_V\n"
+        "    return F.cross_entropy(logits[chosen], labels_T[chosen])",
+        "unmasked tokens were decoded too",
+    ),
     (
         _LOSS + "logits = hidden_TD[chosen] @ embedding_VD.detach().T + bias_V\n"
         "    return F.cross_entropy(logits, labels_T[chosen])",
@@ -152,11 +196,13 @@ PLANTED["check_flat_axis"] = [
     (_AXIS + "return cu, cu[:-1].repeat_interleave(sizes)", "subtract it from the place on the flat axis"),
     (_AXIS + "return cu, torch.arange(max(lengths)).repeat(len(lengths))", "pads got positions too"),
     (_AXIS + _PLACES + "return cu.tolist(), places", "expected a tensor, got list"),
+    (_AXIS + _PLACES + "return cu, places.float()", "position_ids: the numbers are right, but torch.float32"),
+    (_AXIS + _PLACES + "return cu / 1, places", "cu_seqlens: the numbers are right, but torch.float32"),
     (_AXIS + "return cu", "return two things"),
     (
         "def flat_axis(lengths):\n    lengths = [n for n in lengths if n]\n    sizes = torch.tensor(lengths)\n"
         "    return F.pad(sizes.cumsum(0), (1, 0)), torch.cat([torch.arange(n) for n in lengths])",
-        "with lengths [4, 0, 2], cu_seqlens: expected the shape (4,), got (3,)",
+        "with lengths [4, 0, 2], cu_seqlens: an empty text keeps its entry",
     ),
 ]
 
@@ -174,8 +220,22 @@ PLANTED["check_score_pairs"] = [
     (_PAIRS + "return sum(min(i, window) + 1 for i in range(n))", "keys to the right count"),
     (_PAIRS + _SHORT + "return n * (2 * window + 1) - window * (window + 1) // 2", "there are two ends"),
     (_PAIRS + _SHORT + "return n * (2 * window + 1) - window * window", "which is w (w + 1) / 2"),
-    (_PAIRS + "return n * (2 * window + 1) - window * (window + 1)", "in a text that is shorter than it"),
+    (
+        _PAIRS + "return n * (2 * window + 1) - window * (window + 1)",
+        "with n 1, window 3: a text that is shorter than the window sees all of itself: expected 1, got -5",
+    ),
     (_PAIRS + "return n * n", "that is a global layer"),
+    (
+        _PAIRS + "if 2 * window + 1 >= n:\n        return n * n\n"
+        "    return n * (2 * window + 1) - window * (window + 1)",
+        "with n 5, window 3: a text longer than window + 1 already loses pairs at its ends",
+    ),
+    (
+        "def score_pairs(n, window):\n    if not window or window >= n:\n        return n * n\n"
+        "    return n * (2 * window + 1) - window * (window + 1)",
+        "window 0 is not None",
+    ),
+    (_PAIRS + _SHORT + "return n * (2 * window + 1) - 2 * (window * (window + 1) / 2)", "44.0 is a float"),
     (
         "def score_pairs(n, window):\n    return n * (2 * window + 1) - window * (window + 1) if window < n else n * n",
         "your function raised TypeError",

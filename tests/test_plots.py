@@ -129,6 +129,7 @@ def test_a_repeated_measurement_replaces_the_earlier_one():
 def test_speed_axis_is_logarithmic_with_the_lengths_as_ticks():
     ax = plots.plot_speed(tour_records()).axes[0]
     assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert "log scale" in ax.get_xlabel() and "log scale" in ax.get_ylabel()
     assert list(ax.get_xticks()) == [*LENGTHS, 1024]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["128", "256", "512", "mixed"]
     assert list(lines(ax, "BERT")[0].get_xdata()) == LENGTHS
@@ -136,6 +137,14 @@ def test_speed_axis_is_logarithmic_with_the_lengths_as_ticks():
     bars = next(box for box in ax.containers if box.get_label() == "ModernBERT").lines[2][0]
     low, high = bars.get_segments()[0][:, 1]
     assert high - low == pytest.approx(2e4 / 20)
+
+
+@pytest.mark.parametrize("plot", [plots.plot_speed, plots.plot_memory])
+def test_a_linear_axis_begins_at_zero_and_does_not_claim_to_be_logarithmic(plot):
+    ax = plot(tour_records(), log=False).axes[0]
+    assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
+    assert ax.get_ylim()[0] == 0 and "log scale" not in ax.get_ylabel()
+    assert list(lines(ax, "BERT")[0].get_ydata()) == list(lines(plot(tour_records()).axes[0], "BERT")[0].get_ydata())
 
 
 def test_without_a_mixed_batch_there_is_no_column_for_it():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import inspect
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -29,20 +30,24 @@ def show_figure(figure, text: str) -> None:
 
 
 def show_attention(weights: Tensor, tokens: Sequence[str], title: str) -> None:
-    """Heat maps of attention weights, (S, S) or one for each head (H, S, S); a row is a query and sums to 1."""
+    """Heat maps of attention weights, (S, S) or one for each head (H, S, S); a row is a query and sums to 1.
+
+    The grey scale ends at the tenth above the largest weight: rows of many small weights would all be light otherwise.
+    """
     weights = weights.detach().float().cpu()
     weights = weights[None] if weights.dim() == 2 else weights
     H, S = weights.shape[0], len(tokens)
     if weights.shape != (H, S, S):
         raise InputError(f"weights {tuple(weights.shape)} do not fit {S} tokens: give (S, S) or (H, S, S)")
+    darkest = min(1.0, math.ceil(10 * weights.max().item()) / 10)
     side = max(2.6, 0.55 * S + 0.9)
     figure, axes = _figure(side * H + 0.9, side + 0.5, columns=H)
     for head, axis in enumerate(axes):
-        image = axis.imshow(weights[head].numpy(), cmap="Greys", vmin=0, vmax=1)
+        image = axis.imshow(weights[head].numpy(), cmap="Greys", vmin=0, vmax=darkest)
         _name_cells(axis, tokens, tokens)
         axis.set(xlabel="key: looked at", ylabel="query: who looks" if head == 0 else "")
         axis.set_title(f"head {head}" if H > 1 else "", fontsize=10)
-        _write_values(axis, weights[head])
+        _write_values(axis, weights[head], darkest)
     figure.suptitle(title, fontsize=11)
     figure.colorbar(image, ax=axes, label="weight", shrink=0.8)
     show_figure(figure, f"{title}, {H} x {S} x {S} weights")
@@ -135,13 +140,13 @@ def _name_cells(axis, rows: Sequence[str], columns: Sequence[str]) -> None:
     axis.set_yticks(range(len(rows)), rows)
 
 
-def _write_values(axis, values: Tensor) -> None:
+def _write_values(axis, values: Tensor, darkest: float) -> None:
     """Each weight as a number in its cell, so that nothing hangs on telling greys apart."""
     if values.numel() > 64:
         return
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
-            color = "white" if value > 0.5 else "black"
+            color = "white" if value > darkest / 2 else "black"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
 
 
