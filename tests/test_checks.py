@@ -160,3 +160,21 @@ def test_the_packages_own_layout_passes():
 
 def test_numbers_may_come_as_tensors():
     assert checks.check_batch_report(lambda real, seconds: ((~real).float().mean(), real.sum() / seconds))
+
+
+def test_counting_the_pairs_in_a_loop_passes():
+    def by_loop(n, window):
+        reach = n if window is None else window
+        return sum(min(n, query + reach + 1) - max(0, query - reach) for query in range(n))
+
+    assert checks.check_score_pairs(by_loop)
+    assert not checks.check_score_pairs(lambda n, window: float(by_loop(n, window)))
+
+
+def test_places_on_the_flat_axis_are_whole_numbers(capsys):
+    def floats(lengths):
+        made = Layout.from_lengths(lengths)
+        return made.cu_seqlens, made.position_ids.float()
+
+    assert not checks.check_flat_axis(floats)
+    assert "position_ids: the numbers are right, but torch.float32" in capsys.readouterr().out

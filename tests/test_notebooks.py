@@ -45,7 +45,7 @@ LITERAL_SIZE = re.compile(
     r"\b(steps|batch_size|warmup_steps|learning_rate|sequence_length|seeds?|repeats|timing_repeats|max_characters"
     r"|vocab_size|epochs|eval_every|held_out_sequences|max_steps|mask_rate|num_steps)\s*=\s*[\d\[(]"
 )
-CHECK_CALL = re.compile(r"checks\.(check_\w+)\((\w+)\)")
+CHECK_CALL = re.compile(r"_ = checks\.(check_\w+)\((\w+)\)")
 FENCED = re.compile(r"```python\n(.*?)```", re.DOTALL)
 FOLDED = re.compile(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", re.DOTALL)
 
@@ -81,7 +81,7 @@ def exercises_of(path):
             continue
         last = cell.source.strip().splitlines()[-1]
         call = CHECK_CALL.fullmatch(last.strip())
-        assert call, f"{path.stem}: an exercise must end with checks.check_NAME(function), not {last!r}"
+        assert call, f"{path.stem}: an exercise must end with _ = checks.check_NAME(function), not {last!r}"
         folded = dict(FOLDED.findall(cells[place + 1].source))
         assert "Solution" in folded, f"{path.stem}: no folded solution follows the exercise {call[1]}"
         code = FENCED.search(folded["Solution"])
@@ -237,7 +237,7 @@ EXERCISE_IDS = [f"{path.stem}-{check}" for path, check, *_ in EXERCISE_LIST]
 
 @pytest.mark.parametrize(("path", "check", "name", "stub", "solution"), EXERCISE_LIST, ids=EXERCISE_IDS)
 def test_an_exercise_is_open_and_its_solution_right(path, check, name, stub, solution, capsys):
-    unsolved = stub.replace(f"checks.{check}({name})", "")
+    unsolved = stub.replace(f"_ = checks.{check}({name})", "")
     assert "raise NotImplementedError" in unsolved
     assert getattr(checks, check)(run_answer(unsolved, name)) is False
     assert capsys.readouterr().out == f"to do: fill in {name}, then run this cell again\n"

@@ -60,6 +60,7 @@ def test_a_heavier_weight_is_darker_in_grey(shown):
     red, green, blue = (image.to_rgba(image.get_array())[..., i] for i in range(3))
     assert (red == green).all() and (green == blue).all()
     assert red[0, 1] < red[1, 0] < red[0, 0]
+    assert image.norm.vmax == 0.9  # the whole range of greys is used
 
 
 @pytest.mark.parametrize("weights", [torch.ones(3, 3), torch.ones(2, 2, 3), torch.ones(1, 1, 2, 2)])

@@ -19,8 +19,8 @@ from modernbert_edu.errors import InputError
 class MixedLengths:
     """A batch of `count` sequences, lengths from N(mean, std) clamped to 16 ... max.
 
-    The defaults are the paper's short variable set (arXiv 2412.13663, section 4.2): half of the rectangle that a
-    padded model computes is padding. BERT's published position table ends at `max`.
+    The defaults are the lengths of the paper's short variable set (arXiv 2412.13663, section 4.2), and `max` is where
+    BERT's published position table ends. A padded model computes the rectangle up to the longest one drawn.
     """
 
     count: int = 16

@@ -146,7 +146,7 @@ def _write_values(axis, values: Tensor, darkest: float) -> None:
         return
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
-            color = "white" if value > darkest / 2 else "black"
+            color = "white" if value > 0.6 * darkest else "black"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
 
 
