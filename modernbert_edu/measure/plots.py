@@ -385,7 +385,7 @@ def _against_length(ax: Axes, records: Sequence[Record], scale: float, label: st
     if log:
         _ticks_within_decades(ax)
     else:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.04 * ax.get_ylim()[1])  # room for a name beside the highest point
         ax.yaxis.set_major_formatter(_plain_number)
     _label_ends(ax, records, ends)
 
