@@ -55,6 +55,20 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, required=True, help="folder for the tokenizer's files")
     verb.set_defaults(run=tokenizer)
 
+    verb = verbs.add_parser("bench", parents=[common], help="speed and memory side by side with transformers' models")
+    verb.add_argument("--size", default="base", help="base (default), large, or tiny for a laptop")
+    verb.add_argument("--backend", default=None, help="attention backend of our rows (default: each that runs here)")
+    verb.add_argument("--only", nargs="+", choices=("inference", "training"), help="these tasks only")
+    verb.add_argument("--lengths", nargs="+", type=int, metavar="N",
+                      help="sequence lengths (512 8192; on CUDA also 1024)")  # fmt: skip
+    verb.add_argument("--minutes", type=float, default=9.0, help="what does not fit into this time is reduced (9)")
+    verb.add_argument("--no-compile", action="store_true", help="leave out the rows that torch.compile makes")
+    verb.add_argument("--out", type=Path, default=Path("build/bench"),
+                      help="folder for the results of --size tiny and of partial runs (build/bench)")  # fmt: skip
+    verb.add_argument("--figures", type=Path, default=None,
+                      help="folder for the picture and the measurements (figures; else OUT)")  # fmt: skip
+    verb.set_defaults(run=bench)
+
     verb = verbs.add_parser("notebooks", parents=[common], help="run the lessons in order and draw the figures")
     verb.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the lessons are (notebooks)")
     verb.add_argument("--out", type=Path, default=Path("build/course"), help="where executed copies go (build/course)")
@@ -119,6 +133,29 @@ def tokenizer(arguments: argparse.Namespace) -> int:
           f"{characters / tokens:.2f} characters per token of held-out text; saved in {out}")  # fmt: skip
     if arguments.json:
         _write_json(arguments.json, [result])
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    from .measure.bench import run_bench
+    from .measure.bench_cases import make_setup
+    from .measure.bench_plots import keep_and_draw
+    from .runtime import prepare_output_folder, provenance, resolve_device
+
+    device = resolve_device(arguments.device)
+    setup = make_setup(
+        device, size=arguments.size, only=arguments.only, lengths=arguments.lengths, backend=arguments.backend,
+        compile=not arguments.no_compile, minutes=arguments.minutes, seed=arguments.seed or 0,
+    )  # fmt: skip
+    # What the README shows must not rest on a tiny model or on half of the cases.
+    partial = arguments.only or arguments.lengths or arguments.backend or arguments.no_compile
+    kept = arguments.out if setup.size == "tiny" or partial else Path("figures")
+    figures = prepare_output_folder(arguments.figures or kept)
+    facts = provenance(device, size=setup.size, dtype=str(setup.dtype).removeprefix("torch."))
+    records = [{**facts, **record} for record in run_bench(setup)]
+    print("\nkept: " + ", ".join(str(path) for path in keep_and_draw(records, figures)))
+    if arguments.json:
+        _write_json(arguments.json, records)
     return 0
 
 

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ from .model import MaskedLM
 from .runtime import prepare_output_folder, provenance, read_jsonl, write_text_atomic
 from .training.pretrain import autocast, train_mlm
 
+print_now = partial(print, flush=True)  # a log file should not lag minutes behind
 NAMES = {"BERT": "bert", "ModernBERT": "modernbert"}  # what a model is called, and its folder
 
 
@@ -131,7 +133,7 @@ def sweep_rates(
     scale_name: str,
     device: torch.device,
     figures: str | Path = "figures",
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_now,
 ) -> list[dict]:
     """Train each model at each of `RATES` for half the steps: where the learning rates of the scale come from.
 
@@ -314,7 +316,7 @@ def run_tour(
     out: str | Path = "build/tour",
     figures: str | Path = "figures",
     device: torch.device,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_now,
 ) -> list[dict]:
     """The whole tour: leaves `out`/bert and `out`/modernbert, records and figures, and prints the table: -> records."""
     out, figures = prepare_output_folder(out), prepare_output_folder(figures)
