@@ -130,8 +130,8 @@ def plot_tour(records: Sequence[Record]) -> Figure:
     The second panel shows the loss against seconds, or the masked accuracy where no seconds were recorded.
     """
     title = tour_claim(records)
-    figure = _new_figure(11, 7.5)
-    figure.subplots_adjust(left=0.07, right=0.92, top=0.87, bottom=0.12, wspace=0.38, hspace=0.42)
+    figure = _new_figure(11, 7.8)
+    figure.subplots_adjust(left=0.07, right=0.92, top=0.85, bottom=0.12, wspace=0.38, hspace=0.42)
     axes = [figure.add_subplot(2, 2, place) for place in (1, 2, 3, 4)]
     plot_learning(records, ax=axes[0])
     timed = any(r.get("what") == "held_out_loss" and r.get("seconds") is not None for r in records)
@@ -140,7 +140,7 @@ def plot_tour(records: Sequence[Record]) -> Figure:
     else:
         plot_learning(records, what="masked_accuracy", ax=axes[1])
     plot_speed(records, ax=axes[2])
-    plot_memory(records, ax=axes[3])
+    plot_memory(records, ax=axes[3], log=False)  # from zero: a few per cent must look like a few per cent
     lines = [textwrap.fill(line, 124) for line in title.splitlines()]
     figure.suptitle("\n".join(lines), x=0.01, y=0.98, ha="left", va="top", fontsize=10.5, fontweight="bold")
     shown = {"held_out_loss", "forward_tokens_per_second", "train_memory_bytes"} | ({"masked_accuracy"} - {timed})
@@ -157,7 +157,7 @@ def tour_claim(records: Sequence[Record], new: str = "ModernBERT", old: str = "B
     at = "" if memory_length == length else f" (at {memory_length:,})"
     mixed = _ratio([record for record in speed if record.get("batch") == "mixed"], new, old)
     pads = next((record["pads"] for record in speed if record.get("pads") is not None), None)
-    padding = f", {pads:.0%} of them pads to {old}" if pads else ""
+    padding = f", {pads:.0%} of {old}'s batch padding" if pads else ""
     on_mixed = f" (mixed lengths{padding}: {_times(mixed)})" if mixed else ""
     claim = f"At {length:,} tokens {new} has {_times(faster)} {old}'s speed{on_mixed} and {_times(smaller)} "
     claim += f"its training memory{at}."
