@@ -69,6 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
                       help="folder for the picture and the measurements (figures; else OUT)")  # fmt: skip
     verb.set_defaults(run=bench)
 
+    verb = verbs.add_parser("record", parents=[common], help="measure on this machine what is not recorded yet")
+    verb.add_argument("--part", nargs="+", metavar="P", help="these parts only: tour, bench, rates")
+    verb.add_argument("--again", action="store_true", help="measure anew what is recorded already")
+    verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
+    verb.set_defaults(run=record)
+
     verb = verbs.add_parser("notebooks", parents=[common], help="run the lessons in order and draw the figures")
     verb.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the lessons are (notebooks)")
     verb.add_argument("--out", type=Path, default=Path("build/course"), help="where executed copies go (build/course)")
@@ -154,6 +160,30 @@ def bench(arguments: argparse.Namespace) -> int:
     facts = provenance(device, size=setup.size, dtype=str(setup.dtype).removeprefix("torch."))
     records = [{**facts, **record} for record in run_bench(setup)]
     print("\nkept: " + ", ".join(str(path) for path in keep_and_draw(records, figures)))
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
+def record(arguments: argparse.Namespace) -> int:
+    from .classroom.scale import get_scale
+    from .measure.record import choose_parts
+    from .runtime import read_jsonl, resolve_device
+
+    device, scale = resolve_device(arguments.device), get_scale(arguments.scale).name
+    seed = [] if arguments.seed is None else ["--seed", str(arguments.seed)]
+    records = []
+    for name, part in choose_parts(arguments.part).items():
+        path = part.path(arguments.figures, device, scale)
+        if path.exists() and not arguments.again:
+            print(f"{name}: recorded already in {path}; --again measures anew", flush=True)
+        else:
+            print(f"{name}: measuring", flush=True)
+            status = main([*part.command, "--figures", str(arguments.figures), "--device", str(device),
+                           "--scale", scale, *seed])  # fmt: skip
+            if status:
+                return status
+        records += read_jsonl(path)
     if arguments.json:
         _write_json(arguments.json, records)
     return 0
