@@ -100,7 +100,7 @@ def documents_backward(
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     lengths = cu_seqlens.diff().tolist()
     parts = zip(*(x.split(lengths) for x in (grad, q, k, v, out, lse, *grads)), strict=True)
-    for *inputs, lse_d, dq, dk, dv in ((*p[:5], p[5], *p[6:]) for p in parts):
+    for *inputs, lse_d, dq, dk, dv in parts:
         if inputs[0].shape[0]:
             done = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 *(x[None].transpose(1, 2) for x in inputs), lse_d.t()[None].contiguous(), 0.0, False, scale=scale

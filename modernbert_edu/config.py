@@ -217,10 +217,6 @@ MODERNBERT_CHANGES = dict(
 )
 
 
-def _bert(**sizes) -> dict:
-    return sizes
-
-
 def _modernbert(**sizes) -> dict:
     return {**MODERNBERT_CHANGES, **sizes}
 
@@ -238,11 +234,11 @@ _MODERNBERT_BASE = dict(hidden_size=768, num_hidden_layers=22, num_attention_hea
 _MODERNBERT_LARGE = dict(hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, intermediate_size=2624)
 
 PRESETS: dict[str, dict] = {
-    "bert-tiny": _bert(**_TINY, intermediate_size=512),
-    "bert-mini": _bert(**_MINI, intermediate_size=1024),
-    "bert-small": _bert(**_SMALL, intermediate_size=1536),
-    "bert-base": _bert(**_BERT_DROPOUT),
-    "bert-large": _bert(**_BERT_DROPOUT, **_BERT_LARGE),
+    "bert-tiny": dict(**_TINY, intermediate_size=512),
+    "bert-mini": dict(**_MINI, intermediate_size=1024),
+    "bert-small": dict(**_SMALL, intermediate_size=1536),
+    "bert-base": dict(**_BERT_DROPOUT),
+    "bert-large": dict(**_BERT_DROPOUT, **_BERT_LARGE),
     "modernbert-tiny": _modernbert(**_TINY, intermediate_size=192),
     "modernbert-mini": _modernbert(**_MINI, intermediate_size=384),
     "modernbert-small": _modernbert(**_SMALL, intermediate_size=576),
