@@ -212,11 +212,12 @@ class Windows(torch.autograd.Function):
 
 
 def zero_ends(x_THK: Tensor, before: int, after: int) -> Tensor:
-    """Zeros before and after along the first axis. F.pad fills the whole result before it copies; this, the ends."""
-    if before == after == 0:
-        return x_THK
-    ends = [x_THK.new_zeros(n, *x_THK.shape[1:]) for n in (before, after)]
-    return torch.cat([ends[0], x_THK, ends[1]])
+    """Zeros before and after along the first axis, in memory head after head: a block then reads each head's keys in
+    one run. F.pad would fill the whole result before it copies; this fills the ends only.
+    """
+    T, H, K = x_THK.shape
+    ends = [x_THK.new_zeros(H, n, K) for n in (before, after)]
+    return torch.cat([ends[0], x_THK.transpose(0, 1), ends[1]], dim=1).transpose(0, 1)
 
 
 def _block_mask(layout: Layout, window: int, dtype: torch.dtype) -> Tensor:

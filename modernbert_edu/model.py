@@ -30,7 +30,7 @@ from .config import EncoderConfig
 from .errors import InputError
 from .mlp import build_mlp
 from .norms import RESIDUAL, build_norm
-from .recompute import recompute
+from .recompute import in_runs, recompute
 from .rope import apply_rope, rotary_tables
 from .unpadding import Layout
 
@@ -111,7 +111,7 @@ class Block(nn.Module):
     def forward(self, x_TD: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor] | None, backend: str) -> Tensor:
         attention_rest = lambda qkv: self.attn.rest(qkv, layout, rotary, backend)  # noqa: E731
         x_TD = self.residual(x_TD, self.attn_norm, self.attn.Wqkv, attention_rest)
-        return self.residual(x_TD, self.mlp_norm, self.mlp.Wi, self.mlp.rest)
+        return in_runs(lambda x: self.residual(x, self.mlp_norm, self.mlp.Wi, self.mlp.rest), x_TD)
 
 
 @dataclass
