@@ -55,6 +55,25 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, required=True, help="folder for the tokenizer's files")
     verb.set_defaults(run=tokenizer)
 
+    verb = verbs.add_parser(
+        "ablate", parents=[common, corpus], help="train variants of BERT or ModernBERT that differ in a switch or two"
+    )
+    verb.add_argument("--switch", action="append", metavar="NAME[=VALUE]",
+                      help="a change to try, several joined by commas; give it again for another variant; without a "
+                      "value the other end's is taken")  # fmt: skip
+    verb.add_argument("--ladder", action="store_true", help="BERT -> ModernBERT, one lesson's switches after the other")
+    verb.add_argument("--list", action="store_true", help="what can be varied")
+    verb.add_argument("--start", choices=("bert", "modernbert"), default="bert", help="the end to change (bert)")
+    verb.add_argument("--unmatched", action="store_true", help="keep the MLP's width instead of equal parameters")
+    verb.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: the scale's)")
+    verb.add_argument("--steps", type=int, metavar="N", help="training steps of each run (default: the scale's)")
+    verb.add_argument("--yes", action="store_true", help="also where it will take more than an hour")
+    verb.add_argument("--out", type=Path, default=Path("build/ablation"),
+                      help="folder that keeps every finished run (build/ablation)")  # fmt: skip
+    verb.add_argument("--figures", type=Path, default=None,
+                      help="folder for figure and measurements (figures for the whole ladder; else OUT)")  # fmt: skip
+    verb.set_defaults(run=ablate)
+
     verb = verbs.add_parser("bench", parents=[common], help="speed and memory side by side with transformers' models")
     verb.add_argument("--size", default="base", help="base (default), large, or tiny for a laptop")
     verb.add_argument("--backend", default=None, help="attention backend of our rows (default: each that runs here)")
@@ -70,7 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=bench)
 
     verb = verbs.add_parser("record", parents=[common], help="measure on this machine what is not recorded yet")
-    verb.add_argument("--part", nargs="+", metavar="P", help="these parts only: tour, bench, rates")
+    verb.add_argument("--part", nargs="+", metavar="P",
+                      help="these parts only: tour, bench, ladder, lesson-02 to lesson-07, rates")  # fmt: skip
     verb.add_argument("--again", action="store_true", help="measure anew what is recorded already")
     verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
     verb.set_defaults(run=record)
@@ -142,6 +162,55 @@ def tokenizer(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def ablate(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from .classroom.scale import get_scale
+    from .measure import ablation
+    from .measure.ablation_plots import keep_and_draw
+    from .runtime import prepare_output_folder, resolve_device
+
+    if arguments.list:
+        for row in ablation.list_switches():
+            values = ", ".join(map(str, row["values"]))
+            ends = f"BERT {row['bert']!s:<10}ModernBERT {row['modernbert']!s:<10}"
+            print(f"{row['switch']:<20}{values:<24}{ends}{row['lesson']}")
+        if arguments.json:
+            _write_json(arguments.json, ablation.list_switches())
+        return 0
+    if bool(arguments.switch) == arguments.ladder:
+        raise InputError("say what to vary: --switch NAME[=VALUE] (`ablate --list` shows them), or --ladder")
+    if arguments.ladder and arguments.start != "bert":
+        raise InputError("the ladder goes from BERT to ModernBERT; leave out --start, or name switches")
+    scale, sizes = get_scale(arguments.scale), get_scale(arguments.scale).ablation
+    for name in ("seeds", "steps"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise InputError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    if arguments.seeds is not None or arguments.seed is not None:
+        first = arguments.seed or 0
+        sizes = replace(sizes, seeds=tuple(range(first, first + (arguments.seeds or len(sizes.seeds)))))
+    if arguments.steps is not None:
+        sizes = replace(sizes, steps=arguments.steps)
+    changes = None if arguments.ladder else [ablation.parse_change(text, arguments.start) for text in arguments.switch]
+
+    from .data import prepare
+
+    out, device = prepare_output_folder(arguments.out), resolve_device(arguments.device)
+    data = prepare(sizes, arguments.corpus)
+    variants = ablation.make_variants(changes, arguments.start, sizes, data.tokenizer, not arguments.unmatched)
+    print(data.corpus.summary())
+    print("parameters: " + ("as they come" if arguments.unmatched else "matched to the first by the MLP's width"))
+    records = ablation.run_ablation(variants, data, sizes, device, out=out, minutes=None if arguments.yes else 60)
+    print(ablation.table(records, variants[0].name))
+    committed = arguments.ladder and scale.name != "quick" and arguments.steps is None and arguments.seeds is None
+    figures = prepare_output_folder(arguments.figures or (Path("figures") if committed else out))
+    name = "ladder" if arguments.ladder else "-".join("-".join(change) for change in changes)
+    print("kept: " + ", ".join(map(str, keep_and_draw(records, variants[0].name, name, scale.name, figures))))
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
 def bench(arguments: argparse.Namespace) -> int:
     from .measure.bench import run_bench
     from .measure.bench_cases import make_setup
@@ -179,25 +248,27 @@ def record(arguments: argparse.Namespace) -> int:
             print(f"{name}: recorded already in {path}; --again measures anew", flush=True)
         else:
             print(f"{name}: measuring", flush=True)
-            status = main([*part.command, "--figures", str(arguments.figures), "--device", str(device),
-                           "--scale", scale, *seed])  # fmt: skip
+            given = ["--device", str(device), *seed] if part.command[0] != "notebooks" else []
+            status = main([*part.command, "--figures", str(arguments.figures), "--scale", scale, *given])
             if status:
                 return status
-        records += read_jsonl(path)
+        # At quick scale the lessons keep nothing: forty steps of training are no evidence.
+        records += read_jsonl(path) if path.exists() else []
     if arguments.json:
         _write_json(arguments.json, records)
     return 0
 
 
 def notebooks(arguments: argparse.Namespace) -> int:
+    from . import lessons, tour
     from .classroom.notebooks import run_notebooks
-    from .tour import redraw
 
     scale = arguments.scale or "quick"
     results = run_notebooks(
-        arguments.folder, arguments.out, scale=scale, only=arguments.only, in_place=arguments.in_place
-    )
-    drawn = redraw(arguments.figures)
+        arguments.folder, arguments.out, scale=scale, only=arguments.only, in_place=arguments.in_place,
+        figures=arguments.figures,
+    )  # fmt: skip
+    drawn = tour.redraw(arguments.figures) + lessons.redraw(arguments.figures)
     print(f"figures drawn: {', '.join(map(str, drawn)) or 'none, nothing has been measured yet'}")
     if arguments.json:
         _write_json(arguments.json, [{**vars(result), "executed": str(result.executed)} for result in results])

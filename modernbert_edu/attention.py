@@ -181,7 +181,9 @@ def _sdpa_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int, s
     T = q.shape[0]
     mask_NQW = _block_mask(layout, window, q.dtype)
     blocks = mask_NQW.shape[0]
-    q = zero_ends(q, 0, blocks * BLOCK - T).unflatten(0, (blocks, BLOCK))
+    fill = blocks * BLOCK - T
+    q = torch.cat([q, q.new_zeros(fill, *q.shape[1:])]) if fill else q  # token after token, as the output is to be
+    q = q.unflatten(0, (blocks, BLOCK))
     k, v = (Windows.apply(x, blocks, window) for x in (k, v))
     return _fused(q, k, v, mask_NQW[:, None], scale, dropout).flatten(0, 1)[:T]
 
@@ -197,7 +199,7 @@ class Windows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_THK: Tensor, blocks: int, window: int) -> Tensor:
         ctx.tokens, ctx.window = x_THK.shape[0], window
-        padded = zero_ends(x_THK, window, blocks * BLOCK - ctx.tokens + window)
+        padded = head_runs(x_THK, window, blocks * BLOCK - ctx.tokens + window)
         return padded.unfold(0, BLOCK + 2 * window, BLOCK).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -211,9 +213,9 @@ class Windows(torch.autograd.Function):
         return total.flatten(0, 1)[ctx.window : ctx.window + ctx.tokens], None, None
 
 
-def zero_ends(x_THK: Tensor, before: int, after: int) -> Tensor:
-    """Zeros before and after along the first axis, in memory head after head: a block then reads each head's keys in
-    one run. F.pad would fill the whole result before it copies; this fills the ends only.
+def head_runs(x_THK: Tensor, before: int, after: int) -> Tensor:
+    """Zeros before and after along the first axis, in memory head after head: a block finds each head's keys in one
+    run. F.pad would fill the whole result before it copies; this fills the ends only.
     """
     T, H, K = x_THK.shape
     ends = [x_THK.new_zeros(H, n, K) for n in (before, after)]

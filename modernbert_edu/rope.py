@@ -58,15 +58,11 @@ class Rotation(torch.autograd.Function):
 
 
 def rotate(x_THK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """[a, b] -> [a cos - b sin, b cos + a sin], written into one new tensor: (T, H, K) -> (T, H, K).
-
-    In memory the result lies head after head: attention reads one head's tokens at a time, and finds them in one run.
-    """
-    T, H, K = x_THK.shape
+    """[a, b] -> [a cos - b sin, b cos + a sin], written into one new tensor: (T, H, K) -> (T, H, K)."""
     work = torch.promote_types(x_THK.dtype, torch.float32)
     cos, sin = cos[:, None, :].to(work), sin[:, None, :].to(work)  # the same for every head
     a, b = x_THK.to(work).chunk(2, dim=-1)
-    turned = torch.empty(H, T, K, dtype=work, device=x_THK.device).transpose(0, 1)
+    turned = torch.empty(x_THK.shape, dtype=work, device=x_THK.device)
     first, second = turned.chunk(2, dim=-1)
     torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
     torch.mul(b, cos, out=second).addcmul_(a, sin)

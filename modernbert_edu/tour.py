@@ -27,10 +27,10 @@ from .attention import choose_backend
 from .checkpoint import save
 from .classroom.scale import TourScale
 from .config import EncoderConfig
-from .data.batches import pad_batch, tokenize_corpus, unigram_entropy
-from .data.corpus import Corpus, load_corpus
+from .data.batches import pad_batch
 from .data.masking import mask_tokens
-from .data.tokenizer import Tokenizer, train_bpe
+from .data.prepared import TextData, prepare
+from .data.tokenizer import Tokenizer
 from .measure import plots
 from .measure.memory import training_memory
 from .measure.speed import forward_call, time_interleaved, tokens_per_second, tokens_per_second_spread
@@ -40,41 +40,6 @@ from .training.pretrain import autocast, train_mlm
 
 print_now = partial(print, flush=True)  # a log file should not lag minutes behind
 NAMES = {"BERT": "bert", "ModernBERT": "modernbert"}  # what a model is called, and its folder
-
-
-@dataclass(frozen=True)
-class TourData:
-    """The text as both models see it: token-id lists `[CLS] ... [SEP]`, split by file."""
-
-    corpus: Corpus
-    tokenizer: Tokenizer
-    train: list[list[int]]
-    held_out: list[list[int]]
-    unigram_entropy: float  # nats: the held-out loss of a model that knows only how frequent each token is
-
-
-def prepare(scale: TourScale, corpus: str | Corpus = "python") -> TourData:
-    """Read the corpus, learn a tokenizer from its training half, cut both halves into sequences."""
-    if isinstance(corpus, str):
-        corpus = load_corpus(corpus, seed=scale.seed, max_characters=scale.corpus_characters)
-    tokenizer = train_bpe(first_characters(corpus.train["text"], scale.tokenizer_characters), scale.vocab_size)
-    train = tokenize_corpus(corpus.train, tokenizer, scale.sequence_length)
-    held_out = tokenize_corpus(corpus.held_out, tokenizer, scale.sequence_length)
-    order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(scale.seed)).tolist()
-    held_out = [held_out[i] for i in order[: scale.held_out_sequences]]
-    entropy = unigram_entropy(train, held_out, tokenizer.vocab_size, tokenizer.special_ids)
-    return TourData(corpus, tokenizer, train, held_out, entropy)
-
-
-def first_characters(texts: list[str], limit: int) -> list[str]:
-    """As many of the texts, from the first on, as hold `limit` characters together."""
-    chosen, total = [], 0
-    for text in texts:
-        if total >= limit:
-            break
-        chosen.append(text)
-        total += len(text)
-    return chosen
 
 
 def configurations(scale: TourScale, tokenizer: Tokenizer) -> dict[str, EncoderConfig]:
@@ -95,7 +60,7 @@ def build_models(configs: dict[str, EncoderConfig], seed: int = 0) -> dict[str, 
 
 def train_both(
     models: dict[str, MaskedLM],
-    data: TourData,
+    data: TextData,
     scale: TourScale,
     device: torch.device,
     after_each: Callable[[str, MaskedLM], object] = lambda name, model: None,
@@ -128,7 +93,7 @@ RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 
 
 def sweep_rates(
-    data: TourData,
+    data: TextData,
     scale: TourScale,
     scale_name: str,
     device: torch.device,
@@ -172,7 +137,7 @@ def measuring_models(configs: dict[str, EncoderConfig], longest: int, device: to
     return {name: model.to(device) for name, model in build_models(longer).items()}
 
 
-def measure_lengths(configs: dict[str, EncoderConfig], data: TourData, scale: TourScale, device: torch.device):
+def measure_lengths(configs: dict[str, EncoderConfig], data: TextData, scale: TourScale, device: torch.device):
     """Forward speed and training memory of both models at each length, the tokens of a batch held constant."""
     models = measuring_models(configs, max(scale.lengths), device)
     records = []
@@ -183,7 +148,7 @@ def measure_lengths(configs: dict[str, EncoderConfig], data: TourData, scale: To
     return records
 
 
-def measure_mixed(configs: dict[str, EncoderConfig], data: TourData, scale: TourScale, device: torch.device):
+def measure_mixed(configs: dict[str, EncoderConfig], data: TextData, scale: TourScale, device: torch.device):
     """The same on one batch whose sequences have different lengths, as real text is: BERT pads, ModernBERT does not."""
     lengths = mixed_lengths(scale)
     models = measuring_models(configs, max(lengths), device)
@@ -199,7 +164,7 @@ def mixed_lengths(scale: TourScale) -> list[int]:
     return drawn.round().clamp(16, m.max).int().tolist()
 
 
-def real_sequences(data: TourData, lengths: list[int]) -> list[list[int]]:
+def real_sequences(data: TextData, lengths: list[int]) -> list[list[int]]:
     """Sequences of exactly these lengths out of the training text, whose pieces are laid end to end for it."""
     cls_id, sep_id = data.tokenizer.cls_id, data.tokenizer.sep_id
     needed, stream = sum(lengths), []
@@ -216,7 +181,7 @@ def real_sequences(data: TourData, lengths: list[int]) -> list[list[int]]:
 
 
 def _measure(
-    models: dict[str, MaskedLM], padded: tuple[Tensor, Tensor], data: TourData, scale: TourScale, device, **where
+    models: dict[str, MaskedLM], padded: tuple[Tensor, Tensor], data: TextData, scale: TourScale, device, **where
 ) -> list[dict]:
     dtype = getattr(torch, scale.dtype)
     input_ids, mask = padded
@@ -256,7 +221,7 @@ class FilledMask:
 
 @torch.inference_mode()
 def fill_masks(
-    models: dict[str, MaskedLM], data: TourData, device: torch.device, *, count: int = 6, seed: int = 0, top: int = 3
+    models: dict[str, MaskedLM], data: TextData, device: torch.device, *, count: int = 6, seed: int = 0, top: int = 3
 ) -> list[FilledMask]:
     """Hide one whole word in each of `count` held-out sequences and let every model guess it, the rest in sight."""
     tokenizer, generator = data.tokenizer, torch.Generator().manual_seed(seed)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from modernbert_edu.classroom import checks
-from modernbert_edu.classroom.checks import NotYet, check, compare
+from modernbert_edu.classroom.checks.machinery import NotYet, check, compare
 from modernbert_edu.measure.flops import pairs_in_window
 from modernbert_edu.unpadding import Layout
 

@@ -1,7 +1,7 @@
 """The lessons as files: each notebook in notebooks/ is checked as it would be committed, without running it.
 
 That the cells run, and that facts come out as stored, is nbval's part (`pytest notebooks`). A new lesson is covered by
-being there; its planted wrong answers go to planted_answers.py.
+being there; its planted wrong answers go to planted/.
 """
 
 import math
@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
-from planted_answers import PLANTED
+from planted import PLANTED
 
 from modernbert_edu.classroom import checks
 
@@ -261,7 +261,7 @@ def test_every_exercise_has_planted_wrong_answers():
     asked = {check: name for _, check, name, *_ in EXERCISE_LIST}
     for check, name in asked.items():
         planted = [source for source, _ in PLANTED.get(check, [])]
-        assert len(set(planted)) >= 2, f"plant two wrong answers for {check} in planted_answers.py"
+        assert len(set(planted)) >= 2, f"plant two wrong answers for {check} in planted/"
         assert all(source.startswith(f"def {name}(") for source in planted)
     assert set(PLANTED) == set(asked), "planted answers to an exercise that no lesson asks"
 

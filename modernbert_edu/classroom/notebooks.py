@@ -42,13 +42,15 @@ def run_notebooks(
     only: list[str] | None = None,
     in_place: bool = False,
     cell_seconds: int = CELL_SECONDS,
+    figures: str | Path | None = None,
 ) -> list[NotebookResult]:
     """Run the lessons of `folder` in the order of their names and save the executed copies under `out`.
 
     only: names or beginnings of names ("00", "01_vanilla_bert"). A lesson that fails ends at its failing cell, its
     copy is saved all the same, and the next lesson runs. With `in_place`, lessons that succeeded also replace the
-    ones in `folder`. Prints a line a lesson and a total. Raises InputError for a folder without lessons, an unknown
-    name in `only`, an unknown scale or an `out` that cannot be written.
+    ones in `folder`. What the lessons measure is kept under `figures`, except at quick scale. Prints a line a lesson
+    and a total. Raises InputError for a folder without lessons, an unknown name in `only`, an unknown scale or an
+    `out` that cannot be written.
     """
     nbformat = _import_runner()[0]
     scale = get_scale(scale).name
@@ -65,7 +67,7 @@ def run_notebooks(
     with tqdm(total=total, unit="cell", disable=None) as bar:
         for path, lesson in zip(paths, lessons, strict=True):
             bar.set_description(path.stem)
-            result = _run_one(path, lesson, out, scale, cell_seconds, bar)
+            result = _run_one(path, lesson, out, _environment(scale, figures), cell_seconds, bar)
             results.append(result)
             bar.write(_line(result), file=sys.stdout)
             if in_place and result.error is None:
@@ -129,8 +131,8 @@ def _read(path: Path, nbformat):
     return lesson
 
 
-def _run_one(path: Path, lesson, out: Path, scale: str, cell_seconds: int, bar: tqdm) -> NotebookResult:
-    """Run `lesson` (changed in place: it gets its outputs) and save it under `out`."""
+def _run_one(path: Path, lesson, out: Path, environment: dict[str, str], cell_seconds: int, bar: tqdm):
+    """Run `lesson` (changed in place: it gets its outputs) and save it under `out`: -> NotebookResult."""
     nbformat, nbclient, kernel = _import_runner()
     for cell in lesson.cells:
         if cell.cell_type == "code":  # or a lesson that fails half-way would show the stored outputs of its other half
@@ -147,7 +149,7 @@ def _run_one(path: Path, lesson, out: Path, scale: str, cell_seconds: int, bar: 
     start, error = time.perf_counter(), None
     before = bar.n
     try:
-        client.execute(env=_environment(scale))
+        client.execute(env=environment)
     except nbclient.exceptions.CellExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except nbclient.exceptions.CellTimeoutError:
@@ -167,16 +169,23 @@ def _run_one(path: Path, lesson, out: Path, scale: str, cell_seconds: int, bar: 
     return NotebookResult(path.stem, executed, seconds, _code_cells(lesson), _pictures(lesson), error)
 
 
-def _environment(scale: str) -> dict[str, str]:
+def _environment(scale: str, figures: str | Path | None = None) -> dict[str, str]:
     """The kernel's environment: this package first on the path, pictures inline, no bars in stored outputs."""
     paths = [str(REPOSITORY), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return os.environ | {
-        "MODERNBERT_EDU_SCALE": scale,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-        "PYTHONHASHSEED": "0",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "TQDM_DISABLE": "1",
-    }
+    evidence = figures is not None and scale != "quick"  # forty steps of training are none
+    kept = {"MODERNBERT_EDU_FIGURES": str(Path(figures).resolve())} if evidence else {}
+    return (
+        {name: value for name, value in os.environ.items() if name != "MODERNBERT_EDU_FIGURES"}
+        | kept
+        | {
+            "MODERNBERT_EDU_SCALE": scale,
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+            "PYTHONHASHSEED": "0",
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "TQDM_DISABLE": "1",
+            "MODERNBERT_EDU_STATIC": "1",  # no sliders in stored outputs
+        }
+    )
 
 
 def _clean(lesson) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
+from ..lessons import MODULES as LESSONS
 from ..runtime import device_slug
 
 
@@ -29,6 +30,11 @@ class Part:
 PARTS = {
     "tour": Part(("tour",), "00_tour-{scale}.jsonl"),
     "bench": Part(("bench",), "bench-base.jsonl"),
+    "ladder": Part(("ablate", "--ladder", "--yes"), "ablation-ladder-{scale}.jsonl"),
+    **{
+        f"lesson-{lesson[:2]}": Part(("notebooks", "--only", lesson, "--in-place"), lesson + "-{scale}.jsonl")
+        for lesson in LESSONS
+    },
     "rates": Part(("tour", "--sweep"), "00_tour-rates.jsonl"),
 }
 

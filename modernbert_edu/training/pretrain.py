@@ -54,12 +54,14 @@ def train_mlm(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     label: str = "model",
+    bar=None,
 ) -> TrainingRun:
     """Train `model` in place for `steps` batches of `batch_size` sequences (token ids with [CLS] and [SEP]).
 
     The learning rate rises linearly over `warmup_steps` (default: a tenth of the steps) to `learning_rate` and falls
     linearly to zero, as BERT's does (Devlin et al. 2019, A.2). Weights stay in float32; with `dtype` bfloat16 the
-    products run in it under autocast. `eval_every` steps, and at the end, the held-out loss is recorded.
+    products run in it under autocast. `eval_every` steps, and at the end, the held-out loss is recorded. With `bar`, a
+    tqdm bar over several trainings, the steps are counted there.
     Raises `InputError` when the loss stops being a number.
     """
     if not train_sequences or not held_out_sequences:
@@ -83,8 +85,9 @@ def train_mlm(
         record("masked_accuracy", run.masked_accuracy, "share", step)
 
     evaluate(0)
-    bar = progress(batches, total=steps, desc=f"train {label}", unit="step")
-    for step, sequences in enumerate(bar, start=1):
+    own_bar = bar is None
+    bar = progress(total=steps, desc=f"train {label}", unit="step") if own_bar else bar
+    for step, sequences in enumerate(batches, start=1):
         start = time.perf_counter()
         input_ids, labels, attention_mask = masked_batch(sequences, tokenizer, mask_rate, mask_generator)
         with autocast(device, dtype):
@@ -101,8 +104,11 @@ def train_mlm(
             raise InputError(f"the loss of {label} is not a number after {step} steps; lower the learning rate")
         record("train_loss", loss_value, "nats", step)
         bar.set_postfix_str(f"loss {loss_value:.3f}, {run.tokens_per_second:,.0f} tokens/s", refresh=False)
+        bar.update()
         if eval_every and step % eval_every == 0 and step < steps:
             evaluate(step)
+    if own_bar:
+        bar.close()
     evaluate(steps)
     return run
 

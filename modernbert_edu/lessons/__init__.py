@@ -1,0 +1,75 @@
+"""What the lessons measure, kept as records and drawn again from them: one module a lesson.
+
+A module has the functions that its lesson calls to measure, and `FIGURES`: {file stem: function(records) -> Figure}.
+The records of a lesson are kept in figures/measurements/<device>/<lesson>-<scale>.jsonl.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from ..measure import plots
+from ..runtime import device_slug, prepare_output_folder, provenance, read_jsonl, write_text_atomic
+
+MODULES = {
+    "02_tokenizer_and_data": "tokenizer",
+    "03_prenorm_and_biases": "prenorm",
+    "04_rope": "rope",
+    "05_geglu": "geglu",
+    "06_alternating_attention": "alternating",
+    "07_unpadding": "unpadding",
+}
+BEST_FIRST = ("gpu", "laptop", "quick")
+
+
+def keep(records: Sequence[dict], lesson: str, scale: str, device: torch.device, folder: str | Path, **facts) -> Path:
+    """Write a lesson's records, with what they were measured on, and draw its figures from them: -> the records' file.
+
+    The folder is `folder`, a place for trials, unless the runner of the lessons names the one that is committed
+    (MODERNBERT_EDU_FIGURES): reading a lesson must not replace the evidence.
+    """
+    folder = prepare_output_folder(os.environ.get("MODERNBERT_EDU_FIGURES") or folder)
+    facts = provenance(device, scale=scale, lesson=lesson, **facts)
+    path = folder / "measurements" / device_slug(device) / f"{lesson}-{scale}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records = [{**facts, **record} for record in records]
+    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+    draw(lesson, records, folder)
+    return path
+
+
+def recorded(name: str, folder: str | Path = "figures", kind: str | None = None) -> list[dict]:
+    """The best records kept under a name (a lesson, or "ablation-ladder"): a GPU's, else a laptop's, else quick ones.
+
+    `kind` "gpu" asks for a GPU's alone. An empty list where there are none.
+    """
+    for scale in (kind,) if kind else BEST_FIRST:
+        found = sorted((Path(folder) / "measurements").glob(f"*/{name}-{scale}.jsonl"))
+        if found:
+            return read_jsonl(found[0])
+    return []
+
+
+def draw(lesson: str, records: Sequence[dict], folder: str | Path) -> list[Path]:
+    """The lesson's figures, from its records, into `folder`."""
+    if lesson not in MODULES:
+        raise InputError(f"no lesson {lesson!r} has figures; there are: {', '.join(MODULES)}")
+    module = importlib.import_module(f".{MODULES[lesson]}", __package__)
+    return [plots.save(figure(records), Path(folder) / f"{stem}.png") for stem, figure in module.FIGURES.items()]
+
+
+def redraw(folder: str | Path = "figures") -> list[Path]:
+    """Draw every lesson's figures again from the best records that are kept."""
+    drawn = []
+    for lesson in MODULES:
+        records = recorded(lesson, folder)
+        if records:
+            drawn += draw(lesson, records, folder)
+    return drawn

@@ -1,0 +1,409 @@
+"""Ablations: variants of one encoder that differ in a switch or two, trained alike.
+
+    changes   one_change, ladder            what differs: switches of `EncoderConfig`
+    variants  make_variants                 their configurations, equally large where asked for
+    run       run_ablation                  each at its own best learning rate, from several seeds; resumable
+    verdict   paired_differences            variant minus baseline, seed by seed, with a bootstrap interval
+
+From which end? Added to BERT, an idea may look useless because BERT is still on its first plateau, at the unigram
+entropy, when training ends. Taken away from ModernBERT, the same idea may show. So both ends are there, and the road
+between them, and the figure says which curves have left the plateau.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from ..attention import choose_backend
+from ..classroom.scale import AblationScale
+from ..config import MODERNBERT_CHANGES, SWITCHES, EncoderConfig
+from ..data.batches import pad_batch
+from ..data.masking import mask_tokens
+from ..data.prepared import TextData
+from ..errors import InputError
+from ..model import MaskedLM
+from ..runtime import append_jsonl, progress, provenance, read_jsonl
+from ..training.pretrain import autocast, train_mlm
+from .memory import training_memory
+
+FORMAT = 1  # of the records; those of another format are kept and not used
+ENDS = ("bert", "modernbert")
+FILE = "ablation.jsonl"
+
+
+# ---- what differs ----------------------------------------------------------------------------------------------------
+
+
+def list_switches() -> list[dict]:
+    """One dict a switch: name, its values, BERT's and ModernBERT's, and the lesson that teaches it."""
+    bert = EncoderConfig()
+    return [
+        dict(switch=name, values=facts["values"], bert=getattr(bert, name),
+             modernbert=MODERNBERT_CHANGES.get(name, getattr(bert, name)), lesson=facts["lesson"])
+        for name, facts in SWITCHES.items()
+    ]  # fmt: skip
+
+
+def parse_change(text: str, end: str) -> dict:
+    """ "mlp=geglu" or "positions=rope,bias=false" -> {field: value}; without a value, the other end's is meant.
+
+    Raises `InputError` for a switch or a value that there is not, with those that there are.
+    """
+    other = {row["switch"]: row["modernbert" if end == "bert" else "bert"] for row in list_switches()}
+    change = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, given, word = (x.strip() for x in part.partition("="))
+        if name not in SWITCHES:
+            raise InputError(f"there is no switch {name!r}; the switches are: {', '.join(SWITCHES)}")
+        change[name] = _value(name, word) if given else other[name]
+    if not change:
+        raise InputError(f"--switch {text!r} names nothing; write NAME or NAME=VALUE, `ablate --list` shows them")
+    return change
+
+
+def _value(name: str, word: str):
+    """The value that a word names: one of the switch's, or another of the same type (a window of 32, say)."""
+    values = SWITCHES[name]["values"]
+    for value in values:
+        if word.lower() == str(value).lower():
+            return value
+    kind = type(values[0])
+    if kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            pass
+    raise InputError(f"{name} cannot be {word!r}; it can be: {', '.join(map(str, values))}")
+
+
+def ladder() -> list[tuple[str, dict]]:
+    """BERT -> ModernBERT, one lesson's switches at a time: [(name of the step, all changes up to it), ...].
+
+    What no lesson teaches (segments, the norms' epsilon, the length meant) comes with the last step, which is
+    ModernBERT.
+    """
+    steps: dict[str, dict] = {}
+    for name, value in MODERNBERT_CHANGES.items():
+        if name in SWITCHES:
+            steps.setdefault(SWITCHES[name]["lesson"], {})[name] = value
+    rungs, so_far = [("BERT", {})], {}
+    for lesson in sorted(steps):
+        so_far = so_far | steps[lesson]
+        rungs.append((f"+ {lesson[3:].replace('_', ' ')}", so_far))
+    rungs[-1] = ("ModernBERT", dict(MODERNBERT_CHANGES))
+    return rungs
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration to train; `changes` says how it differs from the end that the ablation starts from."""
+
+    name: str
+    changes: dict
+    config: EncoderConfig
+
+
+def end_config(end: str, sizes: AblationScale, tokenizer) -> EncoderConfig:
+    """BERT, or ModernBERT with its MLP sized so that both have equally many parameters."""
+    if end not in ENDS:
+        raise InputError(f"an ablation starts from {' or '.join(ENDS)}, not {end!r}")
+    vocabulary = dict(vocab_size=tokenizer.vocab_size, pad_token_id=tokenizer.pad_id)
+    bert = EncoderConfig.preset(sizes.bert_preset, **vocabulary)
+    if end == "bert":
+        return bert
+    return EncoderConfig.preset(sizes.modernbert_preset, **vocabulary).matched_to(bert)
+
+
+def make_variants(
+    changes: Sequence[dict] | None, end: str, sizes: AblationScale, tokenizer, matched: bool = True
+) -> list[Variant]:
+    """The end itself and one variant for each change; with None the whole ladder from BERT.
+
+    `matched` adapts the MLP's width so that each variant has as many parameters as the end (within 0.5 %).
+    Raises `InputError` for a change that changes nothing or gives an impossible configuration.
+    """
+    base = end_config(end, sizes, tokenizer)
+    if changes is None:
+        named = ladder()
+    else:
+        sign = "+" if end == "bert" else "with"
+        title = "BERT" if end == "bert" else "ModernBERT"
+        spelled = [", ".join(f"{k}={v}" for k, v in change.items()) for change in changes]
+        named = [(title, {}), *((f"{title} {sign} {words}", c) for words, c in zip(spelled, changes, strict=True))]
+    variants = []
+    for name, change in named:
+        config = base.replace(**change)
+        if change and config == base:
+            raise InputError(f"{name}: that is what {end} has already; choose another value")
+        # A gated MLP has three matrices for two: unmatched, it keeps the width and is larger.
+        variants.append(Variant(name, change, config.matched_to(base) if matched else config))
+    return variants
+
+
+# ---- training the grid -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the grid: a trial of a learning rate ("sweep"), or one that counts ("final")."""
+
+    variant: Variant
+    purpose: str
+    learning_rate: float
+    seed: int
+    steps: int
+
+    def key(self, sizes: AblationScale, fingerprint: str) -> str:
+        """What the result depends on, in short: records with the same key are of the same run."""
+        text = replace(sizes, rates=(), seeds=(), steps=0, sweep_steps=0)
+        facts = [
+            FORMAT,
+            self.variant.config.to_dict(),
+            self.learning_rate,
+            self.seed,
+            self.steps,
+            str(text),
+            fingerprint,
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run_ablation(
+    variants: Sequence[Variant],
+    data: TextData,
+    sizes: AblationScale,
+    device: torch.device,
+    *,
+    rates: dict[str, float] | None = None,
+    out: Path | None = None,
+    minutes: float | None = None,
+    say: Callable[[str], None] = print,
+) -> list[dict]:
+    """Train all variants; same sequences, order and masks for the same seed: -> records of the final runs and sweeps.
+
+    Each trains at the best of `sizes.rates`, tried with the first seed for `sizes.sweep_steps`; `rates` gives them by
+    name instead. With `out`, each finished run is kept in its `ablation.jsonl`, and a run found there is not done
+    again; a second ablation on the same folder is refused. `minutes` refuses a grid that is estimated to take longer.
+    """
+    store = _Store(out, sizes, data.corpus.fingerprint, device)
+    with store:
+        sweep = [] if rates else [
+            Run(v, "sweep", rate, sizes.seeds[0], sizes.sweep_steps) for v in variants for rate in sizes.rates
+        ] if len(sizes.rates) > 1 else []  # fmt: skip
+        trained_steps = sum(r.steps for r in sweep if r not in store) + len(variants) * len(sizes.seeds) * sizes.steps
+        _refuse_if_long(trained_steps, variants[0], data, sizes, device, minutes, say)
+        bar = progress(total=trained_steps, desc="ablation", unit="step")
+        for run in sweep:
+            store.ensure(run, data, bar)
+        best = rates or {v.name: _best_rate(v, sizes, store, sweep) for v in variants}
+        for variant in variants:
+            for seed in sizes.seeds:
+                store.ensure(Run(variant, "final", best[variant.name], seed, sizes.steps), data, bar)
+        bar.close()
+        entropy = dict(what="unigram_entropy", value=data.unigram_entropy, unit="nats", model="unigram", seed=None)
+        return [entropy | store.facts, *store.used]
+
+
+def _best_rate(variant: Variant, sizes: AblationScale, store: _Store, sweep: Sequence[Run]) -> float:
+    tried = {run.learning_rate: store.final_loss(run) for run in sweep if run.variant == variant}
+    return min(tried, key=tried.get) if tried else sizes.rates[0]
+
+
+def _refuse_if_long(steps, variant, data, sizes, device, minutes, say) -> None:
+    """Say how long the grid will take; with a limit, refuse more than that."""
+    if not steps or minutes is None:
+        return
+    trial = replace(sizes, held_out_sequences=1)
+    _train(Run(variant, "trial", sizes.rates[0], 0, 2), data, trial, device)  # warm-up
+    result, _ = _train(Run(variant, "trial", sizes.rates[0], 0, 6), data, trial, device)
+    estimate = steps * result.seconds / 6 / 60
+    say(f"estimate: {steps:,} training steps, about {estimate:,.0f} minutes on this machine")
+    if estimate > minutes:
+        raise InputError(
+            f"that would take about {estimate / 60:.1f} hours here; add --yes, or choose fewer switches, seeds or steps"
+        )
+
+
+def _train(run: Run, data: TextData, sizes: AblationScale, device: torch.device, bar=None):
+    torch.manual_seed(run.seed)
+    model = MaskedLM(run.variant.config)
+    every = max(1, run.steps // sizes.evaluations)
+    held_out = data.held_out[: sizes.held_out_sequences]
+    result = train_mlm(
+        model, data.train, held_out, data.tokenizer, steps=run.steps, batch_size=sizes.batch_size,
+        learning_rate=run.learning_rate, warmup_steps=max(1, round(sizes.warmup_share * run.steps)),
+        mask_rate=sizes.mask_rate, seed=run.seed, eval_every=every, device=device,
+        dtype=getattr(torch, sizes.dtype), label=run.variant.name, bar=bar,
+    )  # fmt: skip
+    return result, model
+
+
+def _memory(model: MaskedLM, data: TextData, sizes: AblationScale, device: torch.device):
+    """Bytes that one training batch keeps for its backward pass."""
+    ids, mask = pad_batch(data.train[: sizes.batch_size], data.tokenizer.pad_id)
+    ids, labels = mask_tokens(ids, data.tokenizer, rate=sizes.mask_rate, generator=torch.Generator().manual_seed(0))
+    with autocast(device, getattr(torch, sizes.dtype)):
+        return training_memory(model, ids.to(device), mask.to(device), labels.to(device))
+
+
+class _Store:
+    """The records of finished runs, in memory, and in a folder where one is given."""
+
+    def __init__(self, out: Path | None, sizes: AblationScale, fingerprint: str, device: torch.device):
+        self.out, self.sizes, self.fingerprint, self.device = out, sizes, fingerprint, device
+        backend, _ = choose_backend(device, getattr(torch, sizes.dtype))
+        self.facts = provenance(device, dtype=sizes.dtype, backend=backend, fingerprint=fingerprint)
+        self.known: dict[str, list[dict]] = {}
+        self.used: list[dict] = []
+        self.lock = None
+
+    def __enter__(self):
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(self.out / "ablation.lock", timeout=0)
+            try:
+                self.lock.acquire()
+            except Timeout:
+                raise InputError(
+                    f"another ablation is writing to {self.out}; wait for it, or give another --out"
+                ) from None
+            path = self.out / FILE
+            for record in read_jsonl(path) if path.exists() else []:
+                if record.get("format") == FORMAT and "run" in record:
+                    self.known.setdefault(record["run"], []).append(record)
+            self.known = {key: rows for key, rows in self.known.items() if rows[-1].get("last")}  # finished ones
+        return self
+
+    def __exit__(self, *_):
+        if self.lock is not None:
+            self.lock.release()
+
+    def __contains__(self, run: Run) -> bool:
+        return run.key(self.sizes, self.fingerprint) in self.known
+
+    def final_loss(self, run: Run) -> float:
+        rows = self.known[run.key(self.sizes, self.fingerprint)]
+        loss = [r["value"] for r in rows if r["what"] == "held_out_loss"][-1]
+        return loss if math.isfinite(loss) else math.inf
+
+    def ensure(self, run: Run, data: TextData, bar) -> None:
+        """Train, unless it has been; a run whose loss stops being a number counts as infinitely bad, and is kept."""
+        key = run.key(self.sizes, self.fingerprint)
+        if key not in self.known:
+            rows = self._records(run, data, bar)
+            for row in rows:
+                row |= dict(run=key, format=FORMAT)
+            rows[-1]["last"] = True
+            if self.out is not None:
+                append_jsonl(self.out / FILE, rows)
+            self.known[key] = rows
+        elif run.purpose == "final":
+            bar.update(run.steps)
+        self.used += self.known[key]
+
+    def _records(self, run: Run, data: TextData, bar) -> list[dict]:
+        config = run.variant.config
+        facts = self.facts | dict(
+            model=run.variant.name, purpose=run.purpose, changes=run.variant.changes, learning_rate=run.learning_rate,
+            seed=run.seed, steps=run.steps, parameters=config.num_parameters(), corpus=data.corpus.name,
+        )  # fmt: skip
+        try:
+            result, model = _train(run, data, self.sizes, self.device, bar)
+        except InputError as broken:  # the loss is not a number: at this rate the variant does not train
+            return [facts | dict(what="held_out_loss", value=math.inf, unit="nats", tokens=None, error=str(broken))]
+        rows = [facts | row for row in result.history if row["what"] != "train_loss"]
+        if run.purpose == "final":
+            memory = _memory(model, data, self.sizes, self.device)
+            rows.append(facts | dict(what="train_tokens_per_second", value=result.tokens_per_second, unit="tokens/s"))
+            rows.append(facts | dict(what="train_memory_bytes", value=memory.bytes, unit="bytes", how=memory.how))
+        return rows
+
+
+# ---- verdict ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Variant minus baseline in the final held-out loss, in nats: mean over seeds, 95 % bootstrap interval, points."""
+
+    model: str
+    mean: float
+    low: float
+    high: float
+    by_seed: dict[int, float]
+
+
+def paired_differences(records: Sequence[dict], baseline: str, what: str = "held_out_loss") -> list[Difference]:
+    """Seed by seed, for runs with the same seed saw the same batches and masks: what they share cancels out.
+
+    The interval is the percentile bootstrap of the mean over seeds (Efron 1979), 10,000 draws. With two seeds it spans
+    from one to the other: it says how far seeds scatter, not more.
+    """
+    last: dict[str, dict[int, float]] = {}
+    for record in records:
+        if record["what"] == what and record.get("purpose") == "final":
+            last.setdefault(record["model"], {})[record["seed"]] = record["value"]
+    if baseline not in last:
+        raise InputError(f"no final run of {baseline!r} is among the records; there are: {', '.join(last) or 'none'}")
+    found = []
+    for model, values in last.items():
+        shared = sorted(set(values) & set(last[baseline]))
+        if model == baseline or not shared:
+            continue
+        by_seed = {seed: values[seed] - last[baseline][seed] for seed in shared}
+        low, high = bootstrap_interval(list(by_seed.values()))
+        found.append(Difference(model, sum(by_seed.values()) / len(by_seed), low, high, by_seed))
+    return found
+
+
+def bootstrap_interval(values: Sequence[float], draws: int = 10_000, level: float = 0.95) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean."""
+    sample = torch.tensor(values, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    means = sample[torch.randint(len(sample), (draws, len(sample)), generator=generator)].mean(dim=1)
+    tail = (1 - level) / 2
+    return means.quantile(tail).item(), means.quantile(1 - tail).item()
+
+
+def past_plateau(records: Sequence[dict], margin: float = 0.1) -> dict[str, bool]:
+    """Whether every final run of a model ended at least `margin` nats under the unigram entropy."""
+    entropy = next(r["value"] for r in records if r["what"] == "unigram_entropy")
+    ends: dict[tuple, float] = {}
+    for record in records:
+        if record["what"] == "held_out_loss" and record.get("purpose") == "final":
+            ends[record["model"], record["seed"]] = record["value"]
+    models = dict.fromkeys(model for model, _ in ends)
+    return {m: all(loss < entropy - margin for (model, _), loss in ends.items() if model == m) for m in models}
+
+
+def table(records: Sequence[dict], baseline: str) -> str:
+    """One line a variant: final loss, accuracy, difference with its interval, speed, memory, rate, parameters."""
+    past, differences = past_plateau(records), {d.model: d for d in paired_differences(records, baseline)}
+
+    def mean(what: str, model: str) -> float:
+        by_seed = {r["seed"]: r["value"] for r in records
+                   if r["what"] == what and r["model"] == model and r.get("purpose") == "final"}  # fmt: skip
+        return sum(by_seed.values()) / len(by_seed)
+
+    lines = [
+        f"{'':<34}{'loss':>8}{'acc.':>7}{'difference (95 %)':>26}{'tokens/s':>10}{'MiB':>7}{'rate':>8}"
+        f"{'parameters':>12}"
+    ]
+    for model in past:
+        d = differences.get(model)
+        words = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" if d else "-"
+        one = next(r for r in records if r["model"] == model and r.get("purpose") == "final")
+        lines.append(
+            f"{model[:33]:<34}{mean('held_out_loss', model):>8.3f}{mean('masked_accuracy', model):>7.1%}{words:>26}"
+            f"{mean('train_tokens_per_second', model):>10,.0f}{mean('train_memory_bytes', model) / 2**20:>7.1f}"
+            f"{one['learning_rate']:>8g}{one['parameters']:>12,}" + ("" if past[model] else "  still on the plateau")
+        )
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""The picture of an ablation: whole curves against tokens and against seconds, and the differences seed by seed."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..runtime import write_text_atomic
+from . import plots
+from .ablation import paired_differences, past_plateau
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_ablation(records: Sequence[dict], baseline: str, title: str = "Ablation") -> Figure:
+    """Held-out loss of the final runs against tokens and seconds, a line for each seed, and how far each variant ends
+    from the baseline. The title names the variants that have not left the plateau at the unigram entropy.
+    """
+    final = [r for r in records if r.get("purpose") == "final"]
+    entropy = [r for r in records if r["what"] == "unigram_entropy"]
+    figure = plots._new_figure(12, 5.2)
+    figure.subplots_adjust(left=0.055, right=0.985, top=0.8, bottom=0.3, wspace=0.25)
+    axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
+    for ax, x in zip(axes, ("tokens", "seconds"), strict=False):
+        _curves(ax, final, entropy, x)
+    _differences(axes[2], final, baseline)
+    handles, names = axes[0].get_legend_handles_labels()
+    unique = {name: handle for handle, name in zip(handles, names, strict=True) if name != "unigram entropy"}
+    figure.legend(
+        unique.values(), unique.keys(), loc="lower center", ncols=min(4, len(unique)), frameon=False, fontsize=9,
+        bbox_to_anchor=(0.5, 0.06), handlelength=3.5,
+    )  # fmt: skip
+    figure.suptitle(_title(final, entropy, title), fontsize=11)
+    return plots._finish(figure, [r for r in final if "how" not in r], own=True)
+
+
+def _title(final: Sequence[dict], entropy: Sequence[dict], title: str) -> str:
+    past = past_plateau([*entropy, *final])
+    seeds = len({r["seed"] for r in final})
+    words = f"{title}: {seeds} seed{'s' * (seeds > 1)} each"
+    if not all(past.values()):
+        short = "all" if not any(past.values()) else ", ".join(model for model, done in past.items() if not done)
+        words += f". Still on the plateau (within 0.1 nats of the unigram entropy): {short}"
+    return "\n".join(textwrap.wrap(words, 130))
+
+
+def _curves(ax: Axes, final: Sequence[dict], entropy: Sequence[dict], x: str) -> None:
+    plots._figure_for(ax)
+    losses = [r for r in final if r["what"] == "held_out_loss"]
+    for model in plots._models(losses):
+        for points in plots._by_seed([r for r in losses if r["model"] == model], x):
+            ax.plot(*zip(*points, strict=True), label=model, alpha=0.75, **plots._line_style(losses, model))
+    late = [r["value"] for r in losses if r["step"] > r["steps"] // 10]  # the first steep fall would squeeze the rest
+    ax.set_ylim(min(late) - 0.1, max([*late, *(r["value"] for r in entropy)]) + 0.2)
+    plots._unigram_line(ax, entropy, [min(late)])
+    plots._finish_learning(ax, "held_out_loss", x, "nats")
+    ax.set_xlim(left=0)
+
+
+def _differences(ax: Axes, final: Sequence[dict], baseline: str) -> None:
+    """A row for each variant: the mean difference, its interval, and a point for each seed."""
+    losses = [r for r in final if r["what"] == "held_out_loss"]
+    rows = paired_differences(final, baseline)
+    ax.axvline(0, color=plots.FAINT, linewidth=1)
+    for row, d in enumerate(rows):
+        color = plots._style(losses, d.model)["color"]
+        ax.plot([d.low, d.high], [row, row], color=color, linewidth=2.5)
+        ax.plot(d.mean, row, marker="|", markersize=16, markeredgewidth=2.5, color=color)
+        ax.plot(list(d.by_seed.values()), [row] * len(d.by_seed), "o", color="white", markeredgecolor=color)
+        ax.annotate(d.model, (d.mean, row), xytext=(0, 11), textcoords="offset points", ha="center", fontsize=8.5)
+    ax.set_yticks([])
+    ax.set_ylim(len(rows) - 0.5, -0.8)
+    ax.margins(x=0.25)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.grid(True, axis="x", color="#dddddd", linewidth=0.6)
+    ax.set_xlabel(f"final loss minus {baseline}'s (nats)")
+    ax.set_title("Left of 0 is better; points are seeds")
+
+
+def keep_and_draw(records: Sequence[dict], baseline: str, name: str, scale: str, folder: Path) -> list[Path]:
+    """Keep the records under folder/measurements/<device>/ablation-NAME-SCALE.jsonl and draw ablation-NAME.png."""
+    path = folder / "measurements" / records[0]["device_slug"] / f"ablation-{name}-{scale}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+    picture = plots.save(plot_ablation(records, baseline, f"Ablation {name}"), folder / f"ablation-{name}.png")
+    return [path, picture]
