@@ -81,6 +81,14 @@ def test_fits_are_recorded_for_each_case_and_repeat(fits):
     assert [r["value"] for r in again] == [r["value"] for r in fits]
 
 
+def test_the_table_of_fits_holds_means_over_seeds(fits):
+    rows = {(target, where): (plain, gated, ratio) for target, where, plain, gated, ratio in geglu.fit_rows(fits)}
+    assert len(rows) == 4
+    gated = [r["value"] for r in fits if (r["target"], r["where"]) == ("maximum", "outside") and r["model"] != "GELU"]
+    plain, mean, ratio = rows["maximum", "outside"]
+    assert mean == pytest.approx(sum(gated) / 2) and float(ratio) == pytest.approx(mean / plain, abs=0.006)
+
+
 def test_outside_means_outside():
     ring = geglu._grid(geglu.FIT_OUTSIDE, 41)
     ring = ring[ring.abs().amax(dim=1) > geglu.FIT_INSIDE]
@@ -146,6 +154,16 @@ def test_independent_halves_have_co_activation_one_and_equal_ones_more():
     assert all(same[layer] > 1.3 for layer in same)
 
 
+def test_the_tables_of_activity_hold_what_the_records_hold(activity):
+    value = {(r["what"], r.get("part"), r["stage"], r["layer"]): r["value"] for r in activity}
+    rows = geglu.rms_rows(activity, 3, 0.2)
+    assert [(name, size) for name, size, *_ in rows] == [("gate", 0.2), ("gelu(value)", 0.1), ("product", 0.2**2 / 2)]
+    assert rows[0][2] == value["gate_histogram", "gate", "at the start", 3]
+    assert rows[2][3] == value["product_rms", None, "trained", 3]
+    near = [value["near_zero", None, "trained", layer] for layer in range(TINY.num_hidden_layers)]
+    assert float(geglu.activity_rows(activity)[0][2]) == pytest.approx(sum(near) / len(near), abs=0.006)
+
+
 # ---- ablation
 
 
@@ -165,6 +183,13 @@ def test_the_variants_differ_in_the_mlp_alone():
 )
 def test_the_verdict_follows_the_interval(low, high, words):
     assert words in geglu.verdict(Difference("GELU", (low + high) / 2, low, high, {}))
+
+
+def test_the_rungs_are_found_only_together():
+    final = [dict(what="held_out_loss", model=model, purpose="final") for model in ("BERT", "+ rope", "+ geglu")]
+    found = geglu.ladder_rungs([dict(what="unigram_entropy", model="unigram"), *final])
+    assert [r["model"] for r in found] == ["unigram", "+ rope", "+ geglu"]
+    assert geglu.ladder_rungs(final[:2]) == [] and geglu.ladder_rungs([]) == []
 
 
 # ---- cost
@@ -201,6 +226,7 @@ def test_cost_is_measured_at_each_point_and_memory_is_the_formula(cost):
             assert record["value"] == 4 * record["tokens"] * geglu.kept_numbers(record["model"], 12, width, True)
     rows = geglu.cost_ratios(cost)
     assert len(rows) == 4 * 2 and {row[3] for row in rows} == {geglu.EQUAL_SIZE, geglu.EQUAL_WIDTH}
+    assert [row[3] for row in geglu.cost_rows(cost)] == [f"{row[5]:.2f}" for row in rows]
     for axis, width, _, name, _, memory in rows:
         halves = 2 * geglu.contestants(12, width)[name]
         assert axis in ("width", "tokens") and memory == pytest.approx((12 + halves) / (12 + width))

@@ -230,10 +230,10 @@ def measure_short_documents(sizes: AlternatingScale, device: torch.device, dtype
 def measure_encoder(sizes: AlternatingScale, device: torch.device, dtype: torch.dtype) -> list[dict]:
     """Tokens per second forward, and bytes for training, of one encoder with the patterns G, GLL and L.
 
-    The batch always holds as many tokens as the longest length, cut into sequences.
+    The batch always holds `sizes.encoder_tokens` tokens, cut into sequences of each length.
     """
     base = EncoderConfig.preset(sizes.modernbert_preset, num_hidden_layers=sizes.encoder_layers)
-    records, facts, tokens = [], _facts(device, dtype), max(sizes.encoder_lengths)
+    records, facts, tokens = [], _facts(device, dtype), sizes.encoder_tokens
     encoders = {p: Encoder(base.replace(attention_pattern=p)).to(device, dtype) for p in PATTERNS}
     for n in progress(sizes.encoder_lengths, desc="encoder", unit="length"):
         ids = torch.randint(base.vocab_size, (tokens // n, n), device=device)
@@ -242,7 +242,7 @@ def measure_encoder(sizes: AlternatingScale, device: torch.device, dtype: torch.
             calls, device=device, repeats=sizes.timing_repeats, budget_seconds=sizes.timing_budget
         )
         for pattern, encoder in encoders.items():
-            here = facts | dict(model=pattern, length=n, layers=encoder.config.layer_types)
+            here = facts | dict(model=pattern, length=n, layers=encoder.config.layer_types, batch_tokens=ids.numel())
             rate, spread = (
                 f(times[pattern], ids.numel()) for f in (speed.tokens_per_second, speed.tokens_per_second_spread)
             )
@@ -324,7 +324,7 @@ def draw_mask(length: int, window: int, documents: int = 1, block: int = BLOCK) 
         ax.imshow(shade.numpy(), cmap="Greys", vmin=0, vmax=1, extent=(0, length, length, 0), interpolation="nearest")
         ax.set(xlabel="key (token)", ylabel="query (token)")
         most = int(allowed.sum(dim=1).max())
-        words = f"{int(allowed.sum()):,} of {length * length:,} pairs (dark); at most {most} keys in a row"
+        words = f"dark: {int(allowed.sum()):,} of {length * length:,} pairs, up to {most} in a row"
         ax.set_title(f"{title}\n{words}", fontsize=9.5)
     cut = f", cut into {documents} documents" if documents > 1 else ""
     figure.suptitle(f"{length} tokens{cut}. Grey: computed by blocks of {block} queries, then masked", fontsize=10.5)
@@ -430,7 +430,9 @@ def plot_attention_cost(records: Sequence[dict]) -> Figure:
     heads = f"{longest['heads']} head{'s' * (longest['heads'] > 1)} of {longest['head_size']}"
     _axes(left, f"Time of one attention layer, forward ({heads})", "time (ms), log scale", lengths)
     _lines(right, records, "attention_bytes", plots.MIB)
-    _axes(right, "Memory of one attention layer in training", "memory (MiB), log scale", lengths)
+    kept = sorted({r["length"] for r in records if r["what"] == "attention_bytes"})
+    _axes(right, "Memory of one attention layer in training", "memory (MiB), log scale", kept)
+    plots._ticks_within_decades(right)
     left.legend(fontsize=8.5)
     right.legend(fontsize=9)
     shown = [r for r in records if r["what"] in ("attention_seconds", "attention_bytes")]
@@ -462,7 +464,7 @@ def plot_short_documents(records: Sequence[dict]) -> Figure:
           "tokens of each document, log scale")  # fmt: skip
     ax.text(math.sqrt(lengths[0] * same), ax.get_ylim()[1] * 0.8, f"up to {same} tokens\nL is G", ha="center",
             va="top", fontsize=9)  # fmt: skip
-    ax.yaxis.set_major_formatter(plots._plain_number)
+    plots._ticks_within_decades(ax)
     ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0.3, 1))
     return plots._finish(figure, chosen, own=True)
 
@@ -480,7 +482,7 @@ def plot_encoder(records: Sequence[dict]) -> Figure:
     x = "tokens of each sequence, log scale"
     _axes(left, "Whole encoder: speed, forward", "tokens/s, log scale", lengths, x)
     plots._ticks_within_decades(left)
-    _axes(right, f"Whole encoder: memory for {max(lengths):,} tokens", "memory (MiB)", lengths, x)
+    _axes(right, f"Whole encoder: memory for {chosen[0]['batch_tokens']:,} tokens", "memory (MiB)", lengths, x)
     right.set_yscale("linear")
     right.set_ylim(0, 1.1 * max(r["value"] for r in chosen if r["what"] == "train_memory_bytes") / plots.MIB)
     left.legend(fontsize=9)
@@ -491,12 +493,10 @@ def plot_encoder(records: Sequence[dict]) -> Figure:
 def plot_windows(records: Sequence[dict]) -> Figure:
     """The ablation: ModernBERT with other windows, or with none."""
     final = [r for r in records if r.get("purpose") == "final"]
-    figure = ablation_plots.plot_ablation(
-        [r for r in records if r["what"] == "unigram_entropy"] + final, "ModernBERT", "Window"
-    )
-    seeds = len({r["seed"] for r in final})
     rates = ", ".join(f"{rate:g}" for rate in sorted({r["learning_rate"] for r in final}))
-    figure.suptitle(f"Other windows, or none: {seeds} seed{'s' * (seeds > 1)}, learning rate {rates} for all")
+    chosen = [r for r in records if r["what"] == "unigram_entropy"] + final
+    figure = ablation_plots.plot_ablation(chosen, "ModernBERT", f"Other windows, or none, at learning rate {rates}")
+    figure.axes[2].locator_params(axis="x", nbins=4)  # tiny differences have long numbers
     return figure
 
 

@@ -55,6 +55,12 @@ def _panels(columns: int, width: float, height: float = 4.0, rows: int = 1):
     return figure, axes
 
 
+def _legend_below(figure, ax) -> None:
+    handles, names = ax.get_legend_handles_labels()
+    place = dict(loc="lower center", bbox_to_anchor=(0.5, 0.05))
+    figure.legend(handles, names, ncols=len(names), frameon=False, fontsize=9, handlelength=3.5, **place)
+
+
 # ---- toy -------------------------------------------------------------------------------------------------------------
 
 
@@ -75,7 +81,7 @@ def plot_toy(h_TI: Tensor, tokens: Sequence[str]) -> Figure:
         for (row, column), number in zip(
             torch.cartesian_prod(*map(torch.arange, table.shape)), table.flatten(), strict=True
         ):
-            dark = abs(number) > 0.75 * largest
+            dark = abs(number) > 0.85 * largest
             ax.text(column, row, f"{number:.3f}", ha="center", va="center", color="white" if dark else "black")
         ax.set_title(title, fontsize=10)
         ax.set_xticks(range(table.shape[1]), [f"unit {i}" for i in range(table.shape[1])])
@@ -140,11 +146,26 @@ def _fit(mlp: nn.Module, x_T2: Tensor, y_T: Tensor, steps: int) -> None:
         schedule.step()
 
 
+def fit_rows(records: Sequence[dict]) -> list[tuple[str, str, float, float, str]]:
+    """[(target, where, mean error of GELU, of GeGLU, their ratio)]: below 1 is good for the gate."""
+    rows = []
+    for target in TARGETS:
+        for where in ("inside", "outside"):
+            here = [r for r in records if (r["what"], r.get("target"), r.get("where")) == ("fit_error", target, where)]
+            plain, gated = (_mean([r["value"] for r in here if r["model"] == name]) for name in FIT_WIDTHS)
+            rows.append((target, where, plain, gated, f"{gated / plain:.2f}"))
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
 def plot_fits(records: Sequence[dict]) -> Figure:
     """One panel a target: the error of each seed, inside and outside the region of training, on a log scale."""
     chosen = [r for r in records if r["what"] == "fit_error"]
     figure, axes = _panels(2, 9, 3.8)
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.84, bottom=0.24, wspace=0.25)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.84, bottom=0.26, wspace=0.25)
     titles = {"product": "target: x1 x2", "maximum": "target: max(x1, x2)"}
     for ax, (target, title) in zip(axes[0], titles.items(), strict=True):
         for shift, name in ((-0.12, GELU), (0.12, EQUAL_SIZE)):
@@ -153,9 +174,9 @@ def plot_fits(records: Sequence[dict]) -> Figure:
             points = [(x + shift, r["value"]) for x, where in places for r in chosen
                       if (r["target"], r["model"], r["where"]) == (target, name, where)]  # fmt: skip
             ax.plot(*zip(*points, strict=True), label=name, **style)
-        ax.set(yscale="log", xlim=(-0.5, 1.5), title=title, ylabel="RMS error (units of the target), log scale")
+        ax.set(yscale="log", xlim=(-0.5, 1.5), title=title, ylabel="RMS error, log scale")
         ax.set_xticks([0, 1], [f"inside: |x| up to {FIT_INSIDE:g}", f"outside: up to {FIT_OUTSIDE:g}"])
-    axes[0][0].legend(frameon=False, fontsize=8)
+    _legend_below(figure, axes[0][0])
     figure.suptitle("Two functions, two MLPs of 162 parameters; points: seeds", fontsize=11)
     return plots._finish(figure, chosen, own=True)
 
@@ -226,6 +247,26 @@ def _quantile(x: Tensor, q: float) -> float:
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))].item()
 
 
+def rms_rows(records: Sequence[dict], layer: int, s: float) -> list[tuple[str, float, float, float]]:
+    """[(what, expected at the start, measured at the start, trained)]: RMS of gate, gelu(value) and product of a layer.
+
+    `s` is the standard deviation of what Wi gives; for small s the gelu is nearly half of its input.
+    """
+    found = {(r.get("part", r["what"]), r["stage"]): r["value"] for r in records if r["layer"] == layer}
+    names = {"gate": ("gate", s), "gelu(value)": ("activated", s / 2), "product": ("product_rms", s * s / 2)}
+    return [(name, size, found[part, "at the start"], found[part, "trained"]) for name, (part, size) in names.items()]
+
+
+def activity_rows(records: Sequence[dict]) -> list[tuple[str, str, str]]:
+    """[(what, at the start, trained)]: near-zero share and co-activation, means over the layers."""
+    rows = []
+    for what, name in (("near_zero", "near zero (share of products)"), ("co_activation", "co-activation (ratio)")):
+        means = [_mean([r["value"] for r in records if (r["what"], r["stage"]) == (what, stage)])
+                 for stage in ("at the start", "trained")]  # fmt: skip
+        rows.append((name, *(f"{mean:.2f}" for mean in means)))
+    return rows
+
+
 def _some_layers(records: Sequence[dict], most: int = 4) -> list[int]:
     """First and last layer and others evenly between."""
     layers = sorted({r["layer"] for r in records})
@@ -265,14 +306,14 @@ def plot_gates(records: Sequence[dict]) -> Figure:
 def plot_products(records: Sequence[dict]) -> Figure:
     """By layer and stage: share of near-zero products, and whether value and gate are large together."""
     panels = {
-        "near_zero": f"products under {NEAR_ZERO:g} of the layer's RMS (share)",
-        "co_activation": "RMS of products / (RMS of value x RMS of gate)",
+        "near_zero": ("near zero (share of products)", f"Products under {NEAR_ZERO:g} of their layer's RMS"),
+        "co_activation": ("co-activation (ratio)", "RMS of products / (RMS of gelu(value) x RMS of gate)"),
     }
     chosen = [r for r in records if r["what"] in panels]
     figure, axes = _panels(2, 9, 3.8)
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.87, bottom=0.22, wspace=0.25)
+    figure.subplots_adjust(left=0.08, right=0.98, top=0.83, bottom=0.22, wspace=0.25)
     looks = [plots.STYLES["BERT"], plots.STYLES["ModernBERT"]]
-    for ax, (what, label) in zip(axes[0], panels.items(), strict=True):
+    for ax, (what, (label, title)) in zip(axes[0], panels.items(), strict=True):
         for stage, style in zip(dict.fromkeys(r["stage"] for r in chosen), looks, strict=False):
             mine = [(r["layer"], r["value"]) for r in chosen if (r["what"], r["stage"]) == (what, stage)]
             ax.plot(*zip(*mine, strict=True), label=stage, markersize=6, **style)
@@ -280,6 +321,7 @@ def plot_products(records: Sequence[dict]) -> Figure:
         ax.set_xticks(layers)
         ax.set(xlabel="layer", ylim=(0, 1.15 * max(r["value"] for r in chosen if r["what"] == what)))
         ax.set_ylabel(label, fontsize=9)
+        ax.set_title(title, fontsize=9)
     axes[0][1].axhline(1, color=plots.FAINT, linewidth=1)
     axes[0][1].annotate("1: sizes independent", (axes[0][1].get_xlim()[1], 1), xytext=(0, -4),
                         textcoords="offset points", ha="right", va="top", fontsize=8, color=plots.FAINT)  # fmt: skip
@@ -291,6 +333,7 @@ def plot_products(records: Sequence[dict]) -> Figure:
 # ---- ablation --------------------------------------------------------------------------------------------------------
 
 BASELINE = "ModernBERT"
+RUNGS = ("+ rope", "+ geglu")
 GELU_EQUAL_SIZE, GELU_EQUAL_WIDTH = "GELU, equal parameters", "GELU, equal width"
 
 
@@ -313,6 +356,13 @@ def verdict(difference: ablation.Difference, baseline: str = BASELINE) -> str:
 
 def ablation_records(records: Sequence[dict]) -> list[dict]:
     return [r for r in records if r["what"] == "unigram_entropy" or r.get("purpose") == "final"]
+
+
+def ladder_rungs(records: Sequence[dict]) -> list[dict]:
+    """Of a recorded ladder, the two rungs that differ in the MLP alone; an empty list where one is missing."""
+    chosen = [r for r in records if r["what"] == "unigram_entropy" or r.get("model") in RUNGS]
+    trained = {r["model"] for r in chosen if r.get("purpose") == "final"}
+    return chosen if trained == set(RUNGS) else []
 
 
 def plot_gelu_ablation(records: Sequence[dict]) -> Figure:
@@ -404,8 +454,7 @@ def _plot_cost(records: Sequence[dict], what: str, scale: float, label: str, tit
     if not chosen:
         raise InputError(f"none of the {len(records)} records is of {what!r}; measure with measure_cost first")
     figure, axes = _panels(2, 9.5)
-    figure.subplots_adjust(left=0.09, right=0.98, top=0.86, bottom=0.22, wspace=0.25)
-    first = chosen[0]
+    figure.subplots_adjust(left=0.09, right=0.98, top=0.88, bottom=0.27, wspace=0.25)
     for ax, axis in zip(axes[0], ("width", "tokens"), strict=True):
         here = [r for r in chosen if r["axis"] == axis]
         for name, style in STYLES.items():
@@ -422,9 +471,9 @@ def _plot_cost(records: Sequence[dict], what: str, scale: float, label: str, tit
         ax.set_ylabel(label, fontsize=9)
         other = f"{here[0]['tokens']:,} tokens" if axis == "width" else f"GELU width {here[0]['width']:,}"
         unit = "width W of the GELU MLP" if axis == "width" else "tokens in the batch"
-        ax.set_xlabel(f"{unit}, log scale (hidden size {first['hidden']}, {other})", fontsize=9)
-    axes[0][0].legend(frameon=False, fontsize=8)
-    figure.suptitle(title, fontsize=11)
+        ax.set_xlabel(f"{unit}, log scale ({other})", fontsize=9)
+    _legend_below(figure, axes[0][0])
+    figure.suptitle(f"{title} (hidden size {chosen[0]['hidden']})", fontsize=11)
     return plots._finish(figure, chosen, own=True)
 
 
@@ -439,6 +488,12 @@ def cost_ratios(records: Sequence[dict]) -> list[tuple]:
             slower = found[*place, GELU, "mlp_tokens_per_second"] / found[*place, model, "mlp_tokens_per_second"]
             rows.append((*place, model, slower, found[*place, model, what] / found[*place, GELU, what]))
     return rows
+
+
+def cost_rows(records: Sequence[dict]) -> list[tuple]:
+    """`cost_ratios` for a table."""
+    return [(f"{axis}: W {width:,}, {tokens:,} tokens", name, f"{slower:.2f}", f"{kept:.2f}")
+            for axis, width, tokens, name, slower, kept in cost_ratios(records)]  # fmt: skip
 
 
 FIGURES = {

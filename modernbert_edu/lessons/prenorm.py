@@ -4,6 +4,7 @@
     topic_sequences, measure_rates     a deep stack trained at one learning rate after the other; first_broken_rate
     measure_embedding                  the norm of the embedding, and the stack without it
     count_operations, measure_biases   what biases cost: operations, time, memory
+    measure_ablation                   the lesson taken out of ModernBERT, and the biases put back
 
 The stack is deep and narrow. A matrix of D columns drawn with sigma makes its output sigma sqrt(D) times as large as
 its input (rms); this is the "gain". BERT-base has 0.02 sqrt(768) = 0.55. A narrow model drawn with 0.02 would have far
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,7 @@ from ..data.masking import mask_tokens
 from ..data.prepared import TextData
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
-from ..measure import plots
+from ..measure import ablation, ablation_plots, plots
 from ..measure.memory import bytes_saved_for_backward
 from ..measure.speed import model_mode, time_interleaved, training_call
 from ..model import Encoder, MaskedLM
@@ -64,7 +66,7 @@ START, END = "at initialisation", "after training"
 
 
 def deep_config(
-    variant: str, layers: int, sizes: PrenormScale, tokenizer: Tokenizer, gain: float = BERT_GAIN
+    variant: str, layers: int, sizes: PrenormScale, tokenizer: Tokenizer | TopicWords, gain: float = BERT_GAIN
 ) -> EncoderConfig:
     """BERT, deep and narrow, with the variant's norm placement and initialisation, and sigma sqrt(D) = gain."""
     if variant not in VARIANTS:
@@ -82,11 +84,11 @@ def held_out_batch(data: TextData, sizes: PrenormScale) -> tuple[Tensor, Tensor,
     return masked_batch(sequences, data.tokenizer, sizes.mask_rate, torch.Generator().manual_seed(sizes.seed))
 
 
-def train(model: MaskedLM, train_sequences, held_out, data: TextData, sizes: PrenormScale, device, **how) -> float:
+def train(model: MaskedLM, train_sequences, held_out, vocabulary, sizes: PrenormScale, device, **how) -> float:
     """`train_mlm` with the lesson's sizes: -> held-out loss, infinite where the loss stops being a number."""
     common = dict(mask_rate=sizes.mask_rate, seed=sizes.seed, device=device, dtype=getattr(torch, sizes.dtype))
     try:
-        loss = train_mlm(model, train_sequences, held_out, data.tokenizer, **common, **how).held_out_loss
+        loss = train_mlm(model, train_sequences, held_out, vocabulary, **common, **how).held_out_loss
     except InputError:
         return math.inf
     return loss if math.isfinite(loss) else math.inf
@@ -143,7 +145,7 @@ def measure_depth(data: TextData, sizes: PrenormScale, device: torch.device) -> 
             if (layers, gain) == (deepest, BERT_GAIN):
                 how = dict(steps=sizes.profile_steps, learning_rate=sizes.profile_rate)
                 few = data.held_out[: sizes.profile_sequences]
-                train(model, data.train, few, data, sizes, device, batch_size=sizes.profile_batch_size,
+                train(model, data.train, few, data.tokenizer, sizes, device, batch_size=sizes.profile_batch_size,
                       warmup_steps=sizes.profile_warmup, label=variant, bar=bar, **how)  # fmt: skip
                 records += profile(model, batch, facts | how | dict(moment=END))
     bar.close()
@@ -180,28 +182,60 @@ def stream_parts(encoder: Encoder, ids: Tensor) -> tuple[Tensor, list[Tensor], T
     return states[0], outputs, states[-1]
 
 
+def predicted_stream(variant: str, layers: int, data: TextData, sizes: PrenormScale) -> tuple[float, float, float]:
+    """A pre-norm stack at initialisation: -> v, the mean square of its sublayers' outputs; sqrt(1 + 2 L v), which is
+    the last stream's rms if the outputs are independent; the rms measured."""
+    torch.manual_seed(sizes.seed)
+    encoder = Encoder(deep_config(variant, layers, sizes, data.tokenizer))
+    ids = held_out_batch(data, sizes)[0].flatten()[: sizes.sequence_length]
+    _, outputs, last = stream_parts(encoder, ids)
+    v = sum(rms(output) ** 2 for output in outputs) / len(outputs)
+    return v, math.sqrt(1 + 2 * layers * v), rms(last)
+
+
 # ---- the learning rate at which each breaks --------------------------------------------------------------------------
 
 
-def topic_sequences(tokenizer: Tokenizer, sizes: PrenormScale, count: int, seed: int) -> list[list[int]]:
-    """`count` sequences [CLS] ... [SEP], each of words of one topic, drawn alike; a topic's words are its own.
+@dataclass(frozen=True)
+class TopicWords:
+    """A vocabulary of its own, small so that training begins where knowing how frequent words are ends: [PAD], [CLS],
+    [SEP], [MASK], then the words, those of a topic side by side. It serves where a `Tokenizer` does."""
+
+    topics: int
+    words_per_topic: int
+    pad_id: int = 0
+    cls_id: int = 1
+    sep_id: int = 2
+    mask_id: int = 3
+    special_ids: frozenset[int] = frozenset(range(4))
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.special_ids) + self.topics * self.words_per_topic
+
+    @property
+    def ordinary_ids(self) -> Tensor:
+        return torch.arange(len(self.special_ids), self.vocab_size)
+
+
+def topic_sequences(vocabulary: TopicWords, length: int, count: int, seed: int) -> list[list[int]]:
+    """`count` sequences [CLS] ... [SEP] of `length` tokens, each of words of one topic, drawn alike.
 
     Who knows how frequent words are pays ln(topics x words) for a masked one; who knows the topic, ln(words). To know
     it, a model must bring something from the other tokens through its layers: that is all that has to work here.
     """
-    free = torch.tensor([i for i in range(tokenizer.vocab_size) if i not in tokenizer.special_ids])
-    shape = sizes.topics, sizes.words_per_topic
-    words = free[torch.randperm(len(free), generator=torch.Generator().manual_seed(0))[: math.prod(shape)]].view(shape)
-    generator = torch.Generator().manual_seed(seed)
-    topics = torch.randint(sizes.topics, (count, 1), generator=generator)
-    places = torch.randint(sizes.words_per_topic, (count, sizes.topic_length - 2), generator=generator)
-    return [[tokenizer.cls_id, *row, tokenizer.sep_id] for row in words[topics, places].tolist()]
+    v, generator = vocabulary, torch.Generator().manual_seed(seed)
+    words = v.ordinary_ids.view(v.topics, v.words_per_topic)
+    topics = torch.randint(v.topics, (count, 1), generator=generator)
+    places = torch.randint(v.words_per_topic, (count, length - 2), generator=generator)
+    return [[v.cls_id, *row, v.sep_id] for row in words[topics, places].tolist()]
 
 
-def measure_rates(data: TextData, sizes: PrenormScale, device: torch.device) -> list[dict]:
+def measure_rates(sizes: PrenormScale, device: torch.device) -> list[dict]:
     """The held-out loss on topic sequences after `rate_steps` steps, for each variant, warm-up and learning rate."""
-    train_topics = topic_sequences(data.tokenizer, sizes, sizes.topic_sequences, seed=sizes.seed + 1)
-    held_out = topic_sequences(data.tokenizer, sizes, sizes.held_out_sequences, seed=sizes.seed + 2)
+    vocabulary = TopicWords(sizes.topics, sizes.words_per_topic)
+    train_topics = topic_sequences(vocabulary, sizes.topic_length, sizes.topic_sequences, seed=sizes.seed + 1)
+    held_out = topic_sequences(vocabulary, sizes.topic_length, sizes.held_out_sequences, seed=sizes.seed + 2)
     blind, topic = math.log(sizes.topics * sizes.words_per_topic), math.log(sizes.words_per_topic)
     facts = provenance(device, dtype=sizes.dtype, unit="nats", layers=sizes.rate_layers, steps=sizes.rate_steps,
                        blind=blind, topic=topic, seed=sizes.seed)  # fmt: skip
@@ -209,9 +243,9 @@ def measure_rates(data: TextData, sizes: PrenormScale, device: torch.device) -> 
     bar, records = progress(total=len(runs) * sizes.rate_steps, desc="learning rates", unit="step"), []
     for variant, warmup, rate in runs:
         torch.manual_seed(sizes.seed)
-        model = MaskedLM(deep_config(variant, sizes.rate_layers, sizes, data.tokenizer))
-        loss = train(model, train_topics, held_out, data, sizes, device, steps=sizes.rate_steps, learning_rate=rate,
-                     batch_size=sizes.rate_batch_size, warmup_steps=warmup, label=variant, bar=bar)  # fmt: skip
+        model = MaskedLM(deep_config(variant, sizes.rate_layers, sizes, vocabulary))
+        how = dict(steps=sizes.rate_steps, batch_size=sizes.rate_batch_size, learning_rate=rate, warmup_steps=warmup)
+        loss = train(model, train_topics, held_out, vocabulary, sizes, device, label=variant, bar=bar, **how)
         records.append(facts | dict(what="rate_loss", value=loss, model=variant, warmup=warmup, learning_rate=rate))
     bar.close()
     return records
@@ -223,6 +257,9 @@ def loss_by_rate(records: Sequence[dict], model: str, warmup: int) -> dict[float
     return {r["learning_rate"]: r["value"] for r in sorted(chosen, key=lambda r: r["learning_rate"])}
 
 
+LEARNT = 0.5  # nats below what frequency alone gives: from there on, a run counts as having learnt
+
+
 def working_rates(losses: dict[float, float], learnt: float) -> list[float]:
     """The rates whose loss ended below `learnt`, in order. Infinity and what is not a number are not below."""
     return [rate for rate in sorted(losses) if losses[rate] < learnt]
@@ -232,6 +269,20 @@ def first_broken_rate(losses: dict[float, float], learnt: float) -> float | None
     """The lowest rate above the best one whose loss is not below `learnt`; None where no rate tried is too high."""
     best = min(losses, key=losses.get)
     return next((rate for rate in sorted(losses) if rate > best and not losses[rate] < learnt), None)
+
+
+def rates_table(records: Sequence[dict]) -> list[tuple[str, ...]]:
+    """A row for each variant and warm-up: its name, the warm-up, rates that work, best loss, first rate too high."""
+    learnt = next(r["blind"] for r in records if r["what"] == "rate_loss") - LEARNT
+    rows = []
+    for variant, warmup in dict.fromkeys((r["model"], r["warmup"]) for r in records if r["what"] == "rate_loss"):
+        losses = loss_by_rate(records, variant, warmup)
+        works, broken = working_rates(losses, learnt), first_broken_rate(losses, learnt)
+        listed = ", ".join(f"{rate:g}" for rate in works) or "none"
+        too_high = "not found" if broken is None or not works else f"{broken:g}"
+        best = f"{min(losses.values()):.2f}"
+        rows.append((variant, f"{warmup} steps" if warmup > 1 else "none", listed, best, too_high))
+    return rows
 
 
 # ---- the norm of the embedding ---------------------------------------------------------------------------------------
@@ -326,6 +377,34 @@ def measure_biases(data: TextData, sizes: PrenormScale, device: torch.device) ->
     return records
 
 
+def embedding_table(records: Sequence[dict]) -> list[tuple[str, ...]]:
+    """A row for each model of `measure_embedding`: name, rms at start and end, cosine, gradient of the token table."""
+    value = {(r["what"], r["model"]): r["value"] for r in records}
+    models = dict.fromkeys(r["model"] for r in records if r["what"] == "cosine")
+    quantities = ["embedding_rms", "last_rms", "cosine", "table_gradient"]
+    return [(model, *(f"{value[what, model]:.3f}" for what in quantities)) for model in models]
+
+
+def bias_counts(records: Sequence[dict]) -> list[tuple]:
+    """A row for each model of `measure_biases`: name, parameters, parameter tensors, operations of a training step."""
+    value = {(r["what"], r["model"]): r["value"] for r in records if r.get("model") in BIASES}
+    return [(model, *(value[what, model] for what in ("parameters", "tensors", "operations"))) for model in BIASES]
+
+
+def bias_report(records: Sequence[dict]) -> list[str]:
+    """A line for each batch: what leaving the biases out changes in speed and in the memory kept."""
+    found = {(r["what"], r["model"], r["tokens"]): r for r in records if r.get("model") in BIASES and "tokens" in r}
+    lines = []
+    for tokens in sorted({tokens for _, _, tokens in found}):
+        after, before = (found["train_tokens_per_second", name, tokens] for name in ("without", "with biases"))
+        kept = [found["kept_bytes", name, tokens]["value"] for name in ("without", "with biases")]
+        gain, noise = after["value"] / before["value"] - 1, (after["spread"] + before["spread"]) / before["value"]
+        words = "within" if abs(gain) <= noise else "beyond"
+        memory = "equal to the byte" if kept[0] == kept[1] else f"{kept[0] / kept[1] - 1:+.2%}"
+        lines.append(f"{tokens:,} tokens: speed {gain:+.1%} ({words} the spread of {noise:.1%}), memory kept {memory}")
+    return lines
+
+
 def _batch(data: TextData, sequences: int, sizes: PrenormScale, device) -> tuple[Tensor, Tensor]:
     """Full sequences only, so that both models compute as many tokens as are counted: ids and labels, each (B, S)."""
     full = [s for s in data.train if len(s) == sizes.sequence_length]
@@ -351,6 +430,43 @@ def _kept(model: MaskedLM, data: TextData, sequences: int, sizes: PrenormScale, 
     ids, labels = _batch(data, sequences, sizes, device)
     with autocast(torch.device(device), getattr(torch, sizes.dtype)), model_mode(model, training=True):
         return bytes_saved_for_backward(lambda: model(ids, labels=labels), exclude=[*model.parameters(), ids, labels])
+
+
+# ---- the ablation ----------------------------------------------------------------------------------------------------
+
+# From ModernBERT's end: the whole lesson taken away, and the biases alone put back.
+ABLATION = {
+    "post-norm, normal, biases": dict(norm_placement="post", init="normal", bias=True),
+    "ModernBERT with biases": dict(bias=True),
+}
+
+
+def measure_ablation(data: TextData, sizes: PrenormScale, device: torch.device) -> list[dict]:
+    """ModernBERT and the two of `ABLATION`, equally large, at one learning rate, from each of `sizes.seeds`."""
+    variants = ablation.make_variants(list(ABLATION.values()), "modernbert", sizes, data.tokenizer)
+    names = ["ModernBERT", *ABLATION]
+    variants = [replace(variant, name=name) for variant, name in zip(variants, names, strict=True)]
+    return ablation.run_ablation(variants, data, sizes, device, rates=dict.fromkeys(names, sizes.ablation_rate))
+
+
+def verdict(difference: ablation.Difference, baseline: str) -> str:
+    """What a paired difference says, in a line that does not know beforehand who wins."""
+    apart = difference.low > 0 or difference.high < 0
+    words = ("worse" if difference.mean > 0 else "better") if apart else "no difference that the seeds agree on"
+    words = words if len(difference.by_seed) > 1 else "one seed, so no verdict"
+    return f"{difference.model}: {difference.mean:+.3f} nats against {baseline}: {words}"
+
+
+def plot_ablation(records: Sequence[dict]) -> Figure:
+    """The curves of `measure_ablation`, and the differences from ModernBERT seed by seed."""
+    chosen = [r for r in records if "purpose" in r or r["what"] == "unigram_entropy"]
+    rate = next(r["learning_rate"] for r in chosen if "purpose" in r)
+    seeds = len({r["seed"] for r in chosen if "purpose" in r})
+    figure = ablation_plots.plot_ablation(chosen, "ModernBERT")
+    figure.suptitle(
+        f"Pre-norm and biases taken out of ModernBERT: {seeds} seed{'s' * (seeds > 1)}, all at rate {rate:g}"
+    )
+    return figure
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -443,7 +559,7 @@ def plot_biases(records: Sequence[dict]) -> Figure:
               "kept_bytes": ("kept for the backward pass (MiB)", plots.MIB, "Memory of the activations")}  # fmt: skip
     figure = plots._new_figure(9.4, 4.2)
     figure.subplots_adjust(left=0.09, right=0.98, top=0.9, bottom=0.27, wspace=0.25)
-    used = [r for r in records if r["what"] in panels]
+    used = [r for r in records if r["what"] in panels and r["model"] in BIASES]
     for ax, (what, (label, scale, title)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for name, style in BIAS_STYLES.items():
             mine = sorted((r for r in used if r["what"] == what and r["model"] == name), key=lambda r: r["tokens"])
@@ -471,11 +587,13 @@ def _legend_below(figure: Figure, ax: Axes, columns: int) -> None:
 
 
 def _log_axis(ax: Axes, values: Sequence[float]) -> None:
-    """A log scale over these values and at least a factor of two, named at 1, 2, 5, ... and not by powers of ten."""
+    """A log scale over these values and at least a factor of two; over less than two decades named at 1, 2, 5, ..."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ax.set_yscale("log")
     ax.set_ylim(min(values) / 1.12, max(1.12 * max(values), 2.2 * min(values)))
+    if max(values) > 100 * min(values):
+        return
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
@@ -492,4 +610,5 @@ FIGURES = {
     "03_prenorm_and_biases_depth_trained": partial(plot_depth, moment=END),
     "03_prenorm_and_biases_rates": plot_rates,
     "03_prenorm_and_biases_cost": plot_biases,
+    "03_prenorm_and_biases_ablation": plot_ablation,
 }

@@ -71,6 +71,7 @@ def decay_records(thetas: Sequence[float], head_size: int, longest: int, per_oct
     """
     distances = torch.arange(1, longest)
     bins = (per_octave * distances.log2() + 1e-4).floor().long()
+    units = {"expected_score": SHARE, "score_bound": "share of the bound at distance 0"}
     records = []
     for what, curve in {"expected_score": expected_score, "score_bound": score_bound}.items():
         for theta in thetas:
@@ -79,7 +80,7 @@ def decay_records(thetas: Sequence[float], head_size: int, longest: int, per_oct
                 here = values[bins == one]
                 middle = distances[bins == one].double().log().mean().exp().item()
                 records.append(dict(what=what, model=f"theta {theta:,.0f}", distance=middle, value=here.mean().item(),
-                                    low=here.min().item(), high=here.max().item(), unit=SHARE,
+                                    low=here.min().item(), high=here.max().item(), unit=units[what],
                                     head_size=head_size))  # fmt: skip
     return records
 
@@ -231,7 +232,8 @@ def rotation_cost(
         x_TD = torch.randn(tokens, config.hidden_size, device=device, dtype=dtype)
         layout = make_layout(config, torch.zeros(1, tokens, dtype=torch.long, device=device), None, None)
         tables = rotary_tables(layout.position_ids, config.global_rope_theta, config.head_size)
-        qk_THK = torch.randn(tokens, 2 * config.num_attention_heads, config.head_size, device=device, dtype=dtype)
+        qkv = torch.randn(tokens, 3, config.num_attention_heads, config.head_size, device=device, dtype=dtype)
+        qk_THK = qkv[:, :2].flatten(1, 2)  # a view into the output of Wqkv, as the model has it
         calls = {
             "one layer": partial(block, x_TD, layout, tables, "auto"),
             "the rotation": partial(apply_rope, qk_THK, *tables),
@@ -243,6 +245,16 @@ def rotation_cost(
                                 spread=timing.spread, n=timing.n, length=tokens,
                                 flops_share=rotation_share_of_flops(config)))  # fmt: skip
     return records
+
+
+def rotation_rows(records: Sequence[dict]) -> list[tuple[str, ...]]:
+    """A row for each model of `rotation_cost`: its name, ms of the layer and of the rotation, both shares."""
+    seconds = {(r["model"], r["part"]): r["value"] for r in records}
+    rows = []
+    for name, share in {r["model"]: r["flops_share"] for r in records}.items():
+        layer, turning = seconds[name, "one layer"], seconds[name, "the rotation"]
+        rows.append((name, f"{1e3 * layer:.2f}", f"{1e3 * turning:.2f}", f"{turning / layer:.1%}", f"{share:.2%}"))
+    return rows
 
 
 def encoder_cost(

@@ -29,6 +29,7 @@ from ..data import Tokenizer, pad_batch, tokenize_corpus, train_bpe, unigram_ent
 from ..data.prepared import TextData, first_characters
 from ..errors import InputError
 from ..measure import memory, plots, speed
+from ..measure.ablation import paired_differences
 from ..model import MaskedLM
 from ..runtime import progress
 from ..training.pretrain import autocast, train_mlm
@@ -142,7 +143,7 @@ def plot_pieces(rows: dict[str, Sequence[str]], title: str) -> Figure:
             ax.text(x + width / 2, line, shown, ha="center", va="center", fontsize=8.5, family="monospace")
             x += width
         ax.text(-0.8, line, f"{label}: {len(pieces)}", ha="right", va="center", fontsize=9)
-    ax.set(xlim=(0, max(map(sum, widths.values()))), ylim=(len(rows) - 0.5, -0.5))
+    ax.set(xlim=(-0.1, max(map(sum, widths.values())) + 0.2), ylim=(len(rows) - 0.5, -0.5))
     ax.axis("off")
     figure.text(0.01, 0.98, title, fontsize=10, va="top")
     return figure
@@ -154,6 +155,18 @@ def value_of(records: Sequence[dict], what: str, **where) -> float:
     if not found:
         raise InputError(f"no record of {what!r} with {where}; measure it first")
     return found[-1]
+
+
+def counts_table(records: Sequence[dict], vocab_size: int) -> list[tuple]:
+    """Rows (kind of text, tokenizer, tokens per word, per line, per character), as text."""
+    keys = dict.fromkeys((r["text"], r["model"]) for r in records if r["what"] == "tokens_per_word")
+    units = ("word", "line", "character")
+    return [
+        (kind, name, *(f"{value_of(records, f'tokens_per_{u}', model=name, text=kind, vocab_size=vocab_size):.2f}"
+                       for u in units))
+        for kind in dict.fromkeys(kind for kind, _ in keys) for name in (WORDPIECE, BPE, ALONE, SHOWN)
+        if (kind, name) in keys
+    ]  # fmt: skip
 
 
 def plot_counts(records: Sequence[dict]) -> Figure:
@@ -348,7 +361,20 @@ def measure_padding(lengths: Sequence[int], sizes: TokenizerScale) -> list[dict]
     return rows
 
 
-def plot_padding(records: Sequence[dict], lengths: Sequence[int] | None = None) -> Figure:
+def padding_table(records: Sequence[dict], lengths: Sequence[int], batch_size: int) -> list[tuple]:
+    """Rows (limit, share of the tokens kept, share of pads in random order, and sorted), as text."""
+    rows = []
+    for limit in dict.fromkeys(r["limit"] for r in records if r["what"] == "padding_share"):
+        kept = sum(min(n, limit) for n in lengths) / sum(lengths)
+        shares = [
+            value_of(records, "padding_share", limit=limit, order=order, batch_size=batch_size)
+            for order in ("random", "sorted")
+        ]
+        rows.append((limit, *(f"{share:.0%}" for share in (kept, *shares))))
+    return rows
+
+
+def plot_padding(records: Sequence[dict]) -> Figure:
     """Share of pads against the number of texts in a batch."""
     rows = [r for r in records if r["what"] == "padding_share"]
     figure = plots._new_figure(6.6, 4.3)
@@ -525,6 +551,44 @@ def hidden_words_loss(model: MaskedLM, side: Side, sizes: TokenizerScale, device
     return total / characters
 
 
+def final_mean(records: Sequence[dict], what: str, name: str) -> float:
+    """The last value of each seed, averaged."""
+    last = {r["seed"]: r["value"] for r in records if r["what"] == what and r["model"] == name}
+    return sum(last.values()) / len(last)
+
+
+COMPARED = {
+    "nats_per_token": "nats per token",
+    "nats_per_character": "nats per character",
+    "nats_per_hidden_character": "same words: nats per character",
+}
+
+
+def comparison_table(records: Sequence[dict], sides: Sequence[Side]) -> list[tuple]:
+    """Rows: the side, characters in a training token, the three losses, guessing by frequency, characters/s."""
+    return [
+        (
+            side.name,
+            f"{side.characters_per_token:.2f}",
+            *(f"{final_mean(records, what, side.name):.3f}" for what in COMPARED),
+            f"{value_of(records, 'unigram_per_character', model=side.name):.3f}",
+            f"{final_mean(records, 'train_characters_per_second', side.name):,.0f}",
+        )
+        for side in sides
+    ]
+
+
+def verdicts(records: Sequence[dict]) -> list[str]:
+    """One line for each loss and side: its distance from WordPiece, the interval over seeds, and what that allows."""
+    lines = []
+    for what, words in COMPARED.items():
+        for d in paired_differences(records, WORDPIECE, what=what):
+            verdict = "below" if d.high < 0 else "above" if d.low > 0 else "not told apart from"
+            verdict = f"{verdict} WordPiece" if len(d.by_seed) > 1 else "one seed, no verdict"
+            lines.append(f"{words:<31}{d.model:<20}{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]: {verdict}")
+    return lines
+
+
 def plot_comparison(records: Sequence[dict]) -> Figure:
     """The same runs on three rulers: per token, per character, and per character of the same hidden words."""
     figure = plots._new_figure(12.6, 4.6)
@@ -544,8 +608,7 @@ def plot_comparison(records: Sequence[dict]) -> Figure:
                        color=STYLES[name]["color"], alpha=0.5)  # fmt: skip
         ax.set(xlabel="training tokens seen (thousands)", ylabel=label, title=title)
         _plain(ax)
-    axes[0].legend(fontsize=8, frameon=False, loc="lower left")
-    axes[0].set_ylim(bottom=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, frameon=False, ncols=3, loc="lower right")
     _final_points(axes[2], [r for r in records if r["what"] == "nats_per_hidden_character"])
     figure.suptitle("One model, one text, three ways to read it (thin level lines: guessing by frequency)", fontsize=11)
     return plots._finish(figure, [r for r in records if r["what"] == "nats_per_token"], own=True)

@@ -549,7 +549,7 @@ def picture_rectangles(by_spread: dict[str, list[int]], batch_size: int):
     for ax, (name, lengths) in zip(figure.subplots(1, len(by_spread)), by_spread.items(), strict=True):
         first = torch.tensor(lengths[:batch_size])
         real_BS = torch.arange(int(first.max())) < first[:, None]
-        ax.imshow(real_BS, cmap="Greys", vmin=0, vmax=1.3, aspect="auto", interpolation="nearest")
+        ax.imshow(real_BS.numpy(), cmap="Greys", vmin=0, vmax=1.3, aspect="auto", interpolation="nearest")
         ax.set(title=f"{name}: {(~real_BS).float().mean():.0%} pads", xlabel="place in the row")
     figure.axes[0].set_ylabel("sequence")
     return figure
@@ -596,7 +596,7 @@ def picture_leak(model: MaskedLM, a: list[int], b: list[int], other: list[int], 
         for name, (used, look) in looks.items():
             before, after = (model(x, layout=used).logits.float() for x in (ids, ids_other))
             style = {**LOOKS[look], "marker": "", "label": f"documents {name}"}
-            ax.plot((before - after).abs().amax(dim=-1).cpu(), linewidth=1.5, **style)
+            ax.plot((before - after).abs().amax(dim=-1).tolist(), linewidth=1.5, **style)
     ax.axvline(len(a) - 0.5, color="black", linewidth=1)
     ax.set_yscale("symlog", linthresh=1e-3)
     ax.set_ylim(-2e-4, None)
@@ -605,7 +605,7 @@ def picture_leak(model: MaskedLM, a: list[int], b: list[int], other: list[int], 
         ylabel="largest change of a logit,\nlog scale above 0.001",
     )
     ax.set_title("B is exchanged: which logits move?")
-    ax.legend(fontsize=8, loc="center left")
+    ax.legend(fontsize=8, loc="lower right")
     return figure
 
 

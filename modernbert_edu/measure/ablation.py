@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ from .memory import training_memory
 
 FORMAT = 1  # of the records; those of another format are kept and not used
 ENDS = ("bert", "modernbert")
+print_now = partial(print, flush=True)  # a log file should not lag minutes behind
 FILE = "ablation.jsonl"
 
 
@@ -153,17 +155,16 @@ def make_variants(
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the grid: a trial of a learning rate ("sweep"), or one that counts ("final")."""
+    """One training of the grid."""
 
     variant: Variant
-    purpose: str
     learning_rate: float
     seed: int
     steps: int
 
     def key(self, sizes: AblationScale, fingerprint: str) -> str:
         """What the result depends on, in short: records with the same key are of the same run."""
-        text = replace(sizes, rates=(), seeds=(), steps=0, sweep_steps=0)
+        text = replace(sizes, rates=(), seeds=(), steps=0)
         facts = [
             FORMAT,
             self.variant.config.to_dict(),
@@ -185,36 +186,41 @@ def run_ablation(
     rates: dict[str, float] | None = None,
     out: Path | None = None,
     minutes: float | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_now,
 ) -> list[dict]:
-    """Train all variants; same sequences, order and masks for the same seed: -> records of the final runs and sweeps.
+    """Train all variants; same sequences, order and masks for the same seed: -> records.
 
-    Each trains at the best of `sizes.rates`, tried with the first seed for `sizes.sweep_steps`; `rates` gives them by
-    name instead. With `out`, each finished run is kept in its `ablation.jsonl`, and a run found there is not done
-    again; a second ablation on the same folder is refused. `minutes` refuses a grid that is estimated to take longer.
+    With the first seed each variant is trained at every one of `sizes.rates`; the best of these runs counts ("final"),
+    the others are its sweep ("sweep"), and the other seeds train at its rate. `rates` gives the rates by name instead.
+    With `out`, each finished run is kept in its `ablation.jsonl`, and a run found there is not done again; a second
+    ablation on the same folder is refused. `minutes` refuses a grid that is estimated to take longer.
     """
-    store = _Store(out, sizes, data.corpus.fingerprint, device)
-    with store:
-        sweep = [] if rates else [
-            Run(v, "sweep", rate, sizes.seeds[0], sizes.sweep_steps) for v in variants for rate in sizes.rates
-        ] if len(sizes.rates) > 1 else []  # fmt: skip
-        trained_steps = sum(r.steps for r in sweep if r not in store) + len(variants) * len(sizes.seeds) * sizes.steps
-        _refuse_if_long(trained_steps, variants[0], data, sizes, device, minutes, say)
-        bar = progress(total=trained_steps, desc="ablation", unit="step")
-        for run in sweep:
-            store.ensure(run, data, bar)
-        best = rates or {v.name: _best_rate(v, sizes, store, sweep) for v in variants}
-        for variant in variants:
-            for seed in sizes.seeds:
-                store.ensure(Run(variant, "final", best[variant.name], seed, sizes.steps), data, bar)
-        bar.close()
+    first, *others = sizes.seeds
+    tried = {v.name: [Run(v, rate, first, sizes.steps) for rate in ([rates[v.name]] if rates else sizes.rates)]
+             for v in variants}  # fmt: skip
+    with _Store(out, sizes, data.corpus.fingerprint, device) as store:
+        missing = sum(run not in store for runs in tried.values() for run in runs)
+        for seed in others:  # which rate will be the best is not known yet
+            missing += sum(not any(replace(run, seed=seed) in store for run in runs) for runs in tried.values())
+        _refuse_if_long(missing * sizes.steps, variants[0], data, sizes, device, minutes, say)
+        bar = progress(total=missing * sizes.steps, desc="ablation", unit="step")
         entropy = dict(what="unigram_entropy", value=data.unigram_entropy, unit="nats", model="unigram", seed=None)
-        return [entropy | store.facts, *store.used]
+        records = [entropy | store.facts]
+        for variant in variants:
+            done = [(run, store.rows_of(run, data, bar)) for run in tried[variant.name]]
+            best, _ = min(done, key=lambda pair: _final_loss(pair[1]))
+            for run, rows in done:
+                records += [row | dict(purpose="final" if run == best else "sweep") for row in rows]
+            for seed in others:
+                rows = store.rows_of(replace(best, seed=seed), data, bar)
+                records += [row | dict(purpose="final") for row in rows]
+        bar.close()
+    return records
 
 
-def _best_rate(variant: Variant, sizes: AblationScale, store: _Store, sweep: Sequence[Run]) -> float:
-    tried = {run.learning_rate: store.final_loss(run) for run in sweep if run.variant == variant}
-    return min(tried, key=tried.get) if tried else sizes.rates[0]
+def _final_loss(rows: Sequence[dict]) -> float:
+    loss = [row["value"] for row in rows if row["what"] == "held_out_loss"][-1]
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _refuse_if_long(steps, variant, data, sizes, device, minutes, say) -> None:
@@ -222,8 +228,8 @@ def _refuse_if_long(steps, variant, data, sizes, device, minutes, say) -> None:
     if not steps or minutes is None:
         return
     trial = replace(sizes, held_out_sequences=1)
-    _train(Run(variant, "trial", sizes.rates[0], 0, 2), data, trial, device)  # warm-up
-    result, _ = _train(Run(variant, "trial", sizes.rates[0], 0, 6), data, trial, device)
+    _train(Run(variant, sizes.rates[0], 0, 2), data, trial, device)  # warm-up
+    result, _ = _train(Run(variant, sizes.rates[0], 0, 6), data, trial, device)
     estimate = steps * result.seconds / 6 / 60
     say(f"estimate: {steps:,} training steps, about {estimate:,.0f} minutes on this machine")
     if estimate > minutes:
@@ -262,7 +268,6 @@ class _Store:
         backend, _ = choose_backend(device, getattr(torch, sizes.dtype))
         self.facts = provenance(device, dtype=sizes.dtype, backend=backend, fingerprint=fingerprint)
         self.known: dict[str, list[dict]] = {}
-        self.used: list[dict] = []
         self.lock = None
 
     def __enter__(self):
@@ -289,30 +294,21 @@ class _Store:
     def __contains__(self, run: Run) -> bool:
         return run.key(self.sizes, self.fingerprint) in self.known
 
-    def final_loss(self, run: Run) -> float:
-        rows = self.known[run.key(self.sizes, self.fingerprint)]
-        loss = [r["value"] for r in rows if r["what"] == "held_out_loss"][-1]
-        return loss if math.isfinite(loss) else math.inf
-
-    def ensure(self, run: Run, data: TextData, bar) -> None:
-        """Train, unless it has been; a run whose loss stops being a number counts as infinitely bad, and is kept."""
+    def rows_of(self, run: Run, data: TextData, bar) -> list[dict]:
+        """The run's records; it is trained unless it has been. A loss that stops being a number is infinitely bad."""
         key = run.key(self.sizes, self.fingerprint)
         if key not in self.known:
-            rows = self._records(run, data, bar)
-            for row in rows:
-                row |= dict(run=key, format=FORMAT)
+            rows = [row | dict(run=key, format=FORMAT) for row in self._records(run, data, bar)]
             rows[-1]["last"] = True
             if self.out is not None:
                 append_jsonl(self.out / FILE, rows)
             self.known[key] = rows
-        elif run.purpose == "final":
-            bar.update(run.steps)
-        self.used += self.known[key]
+        return self.known[key]
 
     def _records(self, run: Run, data: TextData, bar) -> list[dict]:
         config = run.variant.config
         facts = self.facts | dict(
-            model=run.variant.name, purpose=run.purpose, changes=run.variant.changes, learning_rate=run.learning_rate,
+            model=run.variant.name, changes=run.variant.changes, learning_rate=run.learning_rate,
             seed=run.seed, steps=run.steps, parameters=config.num_parameters(), corpus=data.corpus.name,
         )  # fmt: skip
         try:
@@ -320,10 +316,9 @@ class _Store:
         except InputError as broken:  # the loss is not a number: at this rate the variant does not train
             return [facts | dict(what="held_out_loss", value=math.inf, unit="nats", tokens=None, error=str(broken))]
         rows = [facts | row for row in result.history if row["what"] != "train_loss"]
-        if run.purpose == "final":
-            memory = _memory(model, data, self.sizes, self.device)
-            rows.append(facts | dict(what="train_tokens_per_second", value=result.tokens_per_second, unit="tokens/s"))
-            rows.append(facts | dict(what="train_memory_bytes", value=memory.bytes, unit="bytes", how=memory.how))
+        memory = _memory(model, data, self.sizes, self.device)
+        rows.append(facts | dict(what="train_tokens_per_second", value=result.tokens_per_second, unit="tokens/s"))
+        rows.append(facts | dict(what="train_memory_bytes", value=memory.bytes, unit="bytes", how=memory.how))
         return rows
 
 

@@ -74,7 +74,7 @@ def _block_mistakes(x: Tensor, attn_norm: Step, attn: Step, mlp_norm: Step, mlp:
 @check
 def check_bias_count(fn) -> str:
     """`fn(D, I, L, gated) -> int`: how many numbers `bias=False` takes out of a `MaskedLM`."""
-    cases = [(10, 23, 3, False), (10, 17, 3, True), (768, 3072, 12, False), (768, 1152, 22, True), (4, 6, 1, True)]
+    cases = [(10, 23, 5, False), (10, 17, 5, True), (768, 3072, 12, False), (768, 1152, 22, True), (4, 6, 1, True)]
     for D, width, L, gated in cases:
         config = EncoderConfig(
             vocab_size=100, hidden_size=D, intermediate_size=width, num_hidden_layers=L, num_attention_heads=1,

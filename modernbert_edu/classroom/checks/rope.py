@@ -29,7 +29,7 @@ def check_turn(fn) -> str:
     """`fn(x_THK, position_ids, theta) -> (T, H, K)`: RoPE on halves, the angles included."""
     cases = [
         ([0, 1, 2, 3], 2, 4, 10_000.0),
-        ([5], 1, 8, 100.0),
+        ([5, 9], 1, 8, 100.0),
         ([0, 1, 2, 0, 1], 3, 6, 160_000.0),
         ([7, 3], 2, 2, 10.0),
     ]

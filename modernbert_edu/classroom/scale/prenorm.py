@@ -14,7 +14,7 @@ class PrenormScale(AblationScale):
     deep_heads: int = 4
     depths: tuple[int, ...] = (4, 24)
     profile_sequences: int = 16
-    profile_steps: int = 50  # of training, between "at initialisation" and "after training"
+    profile_steps: int = 40  # of training, between "at initialisation" and "after training"
     profile_batch_size: int = 4
     profile_rate: float = 1e-3
     profile_warmup: int = 15
@@ -36,7 +36,7 @@ class PrenormScale(AblationScale):
     timing_repeats: int = 7
 
     # The ablation of the lesson: one rate for all, the best for BERT in the sweep of `tour --sweep`.
-    steps: int = 250
+    steps: int = 220
     evaluations: int = 5
     ablation_rate: float = 2e-3
 

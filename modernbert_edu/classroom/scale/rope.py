@@ -17,11 +17,11 @@ class RopeScale(AblationScale):
     batch_size: int = 32
 
     steps: int = 150  # of each variant and seed of the ablation
-    evaluations: int = 8
+    evaluations: int = 6
     bert_rate: float = 2e-3  # the best of the four that the tour's sweep tried
     modernbert_rate: float = 4e-3
 
-    length_steps: int = 500  # of each of the two models that are tested at longer lengths
+    length_steps: int = 400  # of each of the two models that are tested at longer lengths
     length_factors: tuple[int, ...] = (1, 2, 4, 8, 16)  # tested lengths, in trained ones
     length_texts: int = 48  # texts of the longest length
 
