@@ -2,7 +2,7 @@
 
 A training step should always have the same number of tokens: the GPU is then evenly busy, the learning rate means the
 same from step to step, and a compiled graph needs one shape only. `best_fit` puts each document into the fullest row
-that still has room for it (the paper's section 2.2.2: more than 99 % full); `pack` then lays a row's documents end to
+that still has room for it (the paper's section 2.2.1: more than 99 % full); `pack` then lays a row's documents end to
 end, and attention keeps them apart.
 """
 

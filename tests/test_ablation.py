@@ -263,7 +263,7 @@ def test_the_plateau_is_named():
     records = made_up({"A": [5.95, 5.8], "B": [4.0, 4.1]})
     assert ablation.past_plateau(records) == {"A": False, "B": True}
     figure = plot_ablation(records, "A")
-    assert "plateau (within 0.1 nats of the unigram entropy): A" in figure._suptitle.get_text()
+    assert "plateau (not 0.1 nats below the unigram entropy): A" in figure._suptitle.get_text()
 
 
 def test_table_and_figure_hold_every_variant(records, tmp_path):

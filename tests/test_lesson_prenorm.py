@@ -100,6 +100,27 @@ def test_which_rates_work_and_which_is_the_first_too_high():
     assert prenorm.first_broken_rate({1e-3: 3.0, 2e-3: math.nan}, 3.5) == 2e-3
 
 
+def test_the_verdict_is_read_from_the_losses():
+    def records(model, *losses):
+        facts = dict(what="rate_loss", model=model, warmup=1, blind=4.0)
+        return [facts | dict(learning_rate=10.0**-k, value=x) for k, x in zip((4, 3, 2), losses, strict=True)]
+
+    post, pre, never = (
+        records("post", 3.6, 3.0, 4.1),
+        records("pre", 3.4, 2.9, 3.2),
+        records("never", 4.1, 4.0, math.inf),
+    )
+    assert prenorm.rates_verdict(post + pre, "post") == [
+        "pre, no warm-up: its highest rate that works is 10 times that of post"
+    ]
+    assert prenorm.rates_verdict(post + never, "post") == ["never, no warm-up: no rate works for never"]
+    assert prenorm.rates_table(post + pre + never) == [
+        ("post", "none", "0.001", "3.00", "0.01"),
+        ("pre", "none", "0.0001, 0.001, 0.01", "2.90", "not found"),
+        ("never", "none", "none", "4.00", "not found"),
+    ]
+
+
 def test_a_training_that_breaks_counts_as_infinite(data):
     model = build("post-norm, normal", data)
     nn.init.constant_(model.encoder.layers[0].mlp.Wi.weight, float("nan"))

@@ -2,7 +2,7 @@
 
 Of the chosen tokens 80 % become [MASK], 10 % a random token, 10 % stay as they are: the model cannot tell which of
 the tokens it sees are true, so it must think about each of them. BERT chooses 15 % of the tokens, ModernBERT 30 %
-(arXiv 2412.13663, section 2.2.1).
+(arXiv 2412.13663, section 2.2.2).
 
 Here the statistics are exact: of n tokens round(rate * n) are chosen, of K chosen ones round(0.8 * K) become [MASK].
 Others differ: transformers' collator decides for each token independently, so its shares hold only on average;

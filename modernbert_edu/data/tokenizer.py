@@ -3,7 +3,7 @@
 Both are trained and run by the `tokenizers` library; this file holds the conventions.
 
 ModernBERT's tokenizer is OLMo's, which is GPT-NeoX-20B's with BERT's special tokens (arXiv 2412.13663, section
-2.1.1). What sets it apart from BERT's WordPiece:
+2.2.1). What sets it apart from BERT's WordPiece:
 - it works on bytes, so no text is unknown, and case, accents and whitespace survive;
 - every run of 2 to 24 spaces is one token, so that the indentation of code costs one token;
 - its 50,368 ids are a multiple of 64, which suits the matrix kernels of a GPU. 50,280 of them are ordinary, 5 special

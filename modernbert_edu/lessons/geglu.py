@@ -297,7 +297,7 @@ def plot_gates(records: Sequence[dict]) -> Figure:
             ax.title.set_fontsize(9)
         row[0].set_ylabel("density, log scale", fontsize=9)
     for ax in axes[-1]:
-        ax.set_xlabel("number", fontsize=9)
+        ax.set_xlabel("gate or gelu(value)", fontsize=9)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.suptitle("What the two halves of a GeGLU hold, by layer (rows differ in range)", fontsize=11)
     return plots._finish(figure, chosen, own=True)
@@ -312,7 +312,7 @@ def plot_products(records: Sequence[dict]) -> Figure:
     chosen = [r for r in records if r["what"] in panels]
     figure, axes = _panels(2, 9, 3.8)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.83, bottom=0.22, wspace=0.25)
-    looks = [plots.STYLES["BERT"], plots.STYLES["ModernBERT"]]
+    looks = plots.MORE_STYLES[:2]
     for ax, (what, (label, title)) in zip(axes[0], panels.items(), strict=True):
         for stage, style in zip(dict.fromkeys(r["stage"] for r in chosen), looks, strict=False):
             mine = [(r["layer"], r["value"]) for r in chosen if (r["what"], r["stage"]) == (what, stage)]

@@ -285,6 +285,25 @@ def rates_table(records: Sequence[dict]) -> list[tuple[str, ...]]:
     return rows
 
 
+def rates_verdict(records: Sequence[dict], baseline: str) -> list[str]:
+    """A line for each other variant and warm-up: its highest rate that works over the baseline's, in words."""
+    learnt = next(r["blind"] for r in records if r["what"] == "rate_loss") - LEARNT
+    highest = {}
+    for variant, warmup in dict.fromkeys((r["model"], r["warmup"]) for r in records if r["what"] == "rate_loss"):
+        highest[variant, warmup] = max(working_rates(loss_by_rate(records, variant, warmup), learnt), default=None)
+    lines = []
+    for (variant, warmup), rate in highest.items():
+        other = highest[baseline, warmup]
+        if variant == baseline:
+            continue
+        if rate is None or other is None:
+            words = "no rate works for " + " and ".join(n for n, x in {variant: rate, baseline: other}.items() if not x)
+        else:
+            words = f"its highest rate that works is {rate / other:g} times that of {baseline}"
+        lines.append(f"{variant}, {f'warm-up of {warmup} steps' if warmup > 1 else 'no warm-up'}: {words}")
+    return lines
+
+
 # ---- the norm of the embedding ---------------------------------------------------------------------------------------
 
 

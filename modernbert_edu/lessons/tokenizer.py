@@ -257,14 +257,16 @@ def plot_alignment(records: Sequence[dict]) -> Figure:
         ("no multiple of 8", "s", "#d07c00", lambda r: r["offset"] % 8),
         ("the middle size, timed again", "x", "#505050", lambda r: r["again"]),
     ]
+    order = sorted({r["offset"] for r in rows})  # places by rank: around 0 the sizes lie too close to tell apart
     for label, marker, color, belongs in groups:
         some = [r for r in rows if belongs(r)]
-        xs, ys = [r["offset"] + 2 * r["again"] for r in some], [r["value"] for r in some]
+        xs, ys = [order.index(r["offset"]) + 0.35 * r["again"] for r in some], [r["value"] for r in some]
         half = [r["spread"] / 2 for r in some]
         ax.errorbar(
             xs, ys, yerr=half, linestyle="none", marker=marker, color=color, capsize=3, elinewidth=1, label=label
         )
     one = rows[0]
+    ax.set_xticks(range(len(order)), [f"{offset:+d}" for offset in order])
     ax.set(xlabel=f"vocabulary size minus {one['vocab_size']:,} = 64 x {one['vocab_size'] // 64:,}",
            ylabel="time of the product (ms)")  # fmt: skip
     ax.set_title(f"Decoder: {one['rows']:,} tokens x {one['width']} numbers x vocabulary", fontsize=10)

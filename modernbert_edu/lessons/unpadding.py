@@ -49,9 +49,9 @@ MIB = 2**20
 def draw_lengths(
     mean: float, std: float, count: int, longest: int, seed: int = 0, shortest: int = SHORTEST
 ) -> list[int]:
-    """`count` whole lengths from N(mean, std), clamped to 16 ... `longest`."""
+    """`count` whole lengths from N(mean, std), clamped to `shortest` ... `longest`."""
     drawn = mean + std * torch.randn(count, generator=torch.Generator().manual_seed(seed))
-    return drawn.round().clamp(SHORTEST, longest).int().tolist()
+    return drawn.round().clamp(shortest, longest).int().tolist()
 
 
 def paragraphs(texts: Sequence[str], tokenizer: Tokenizer, longest: int) -> list[list[int]]:
@@ -436,7 +436,9 @@ def _figure(width: float, height: float, columns: int, records: Sequence[dict], 
 
 
 def _line(ax, xs, ys, name: str, **more) -> None:
-    ax.plot(xs, ys, label=name, linewidth=1.8, markersize=5, markeredgecolor="white", **{**LOOKS[name], **more})
+    ax.plot(
+        xs, ys, label=name, **{"linewidth": 1.8, "markersize": 5, "markeredgecolor": "white", **LOOKS[name], **more}
+    )
 
 
 def plot_cost(records: Sequence[dict]):
@@ -521,7 +523,8 @@ def plot_training(records: Sequence[dict]):
     for ax, (x, label) in zip(axes, (("tokens", "real tokens seen"), ("seconds", "training time (s)")), strict=False):
         for way in ways:
             mine = [r for r in chosen if r["what"] == "held_out_loss" and r["model"] == way]
-            _line(ax, [r[x] for r in mine], [r["value"] for r in mine], way, alpha=0.85)
+            under = dict(linewidth=6, alpha=0.35) if way == "padded" else dict(alpha=0.85)  # the same curve over tokens
+            _line(ax, [r[x] for r in mine], [r["value"] for r in mine], way, **under)
         entropy = next((r["value"] for r in records if r["what"] == "unigram_entropy"), None)
         if entropy is not None:
             ax.axhline(entropy, color=plots.FAINT, linestyle=(0, (2, 2)), linewidth=1, label="unigram entropy")
@@ -532,8 +535,9 @@ def plot_training(records: Sequence[dict]):
         if way != "unpadded":  # the same batches as padded
             real = [r["real_tokens"] for r in chosen if r["what"] == "train_loss" and r["model"] == way]
             name = "unpadded" if way == "padded" else way
+            label = "padded and unpadded" if way == "padded" else way
             ranked = sorted(real)
-            axes[2].plot(range(1, len(real) + 1), ranked, label=name, linewidth=1.8,
+            axes[2].plot(range(1, len(real) + 1), ranked, label=label, linewidth=1.8,
                          **{**LOOKS[name], "marker": ""})  # fmt: skip
     axes[2].set(xlabel="training step, ranked by its tokens", ylabel="real tokens of the step", ylim=(0, None))
     axes[2].set_title("How even the steps are")

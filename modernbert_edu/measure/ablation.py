@@ -394,7 +394,8 @@ def table(records: Sequence[dict], baseline: str) -> str:
     ]
     for model in past:
         d = differences.get(model)
-        words = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" if d else "-"
+        interval = f" [{d.low:+.3f}, {d.high:+.3f}]" if d and len(d.by_seed) > 1 else ""  # one seed has none
+        words = f"{d.mean:+.3f}{interval}" if d else "-"
         one = next(r for r in records if r["model"] == model and r.get("purpose") == "final")
         lines.append(
             f"{model[:33]:<34}{mean('held_out_loss', model):>8.3f}{mean('masked_accuracy', model):>7.1%}{words:>26}"

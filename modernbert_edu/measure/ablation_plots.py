@@ -45,7 +45,7 @@ def _title(final: Sequence[dict], entropy: Sequence[dict], title: str) -> str:
     words = f"{title}: {seeds} seed{'s' * (seeds > 1)} each"
     if not all(past.values()):
         short = "all" if not any(past.values()) else ", ".join(model for model, done in past.items() if not done)
-        words += f". Still on the plateau (within 0.1 nats of the unigram entropy): {short}"
+        words += f". Still on the plateau (not 0.1 nats below the unigram entropy): {short}"
     return "\n".join(textwrap.wrap(words, 130))
 
 
@@ -56,7 +56,9 @@ def _curves(ax: Axes, final: Sequence[dict], entropy: Sequence[dict], x: str) ->
         for points in plots._by_seed([r for r in losses if r["model"] == model], x):
             ax.plot(*zip(*points, strict=True), label=model, alpha=0.75, **plots._line_style(losses, model))
     late = [r["value"] for r in losses if r["step"] > r["steps"] // 10]  # the first steep fall would squeeze the rest
-    ax.set_ylim(min(late) - 0.1, max([*late, *(r["value"] for r in entropy)]) + 0.2)
+    shown = [*late, *(r["value"] for r in entropy)]
+    room = 0.1 * (max(shown) - min(shown)) + 0.05
+    ax.set_ylim(min(shown) - room, max(shown) + room)
     plots._unigram_line(ax, entropy, [min(late)])
     plots._finish_learning(ax, "held_out_loss", x, "nats")
     ax.set_xlim(left=0)
@@ -80,6 +82,7 @@ def _differences(ax: Axes, final: Sequence[dict], baseline: str) -> None:
     ax.grid(True, axis="x", color="#dddddd", linewidth=0.6)
     ax.set_xlabel(f"final loss minus {baseline}'s (nats)")
     ax.set_title("Left of 0 is better; points are seeds")
+    ax.locator_params(axis="x", nbins=5)
 
 
 def keep_and_draw(records: Sequence[dict], baseline: str, name: str, scale: str, folder: Path) -> list[Path]:
