@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BERT_GAIN = 0.02 * math.sqrt(768)
-# Vaswani et al. 2017 and Xiong et al. 2020 draw from Glorot's distribution: variance 2 / (columns + rows).
+# Xiong et al. 2020 draw from Glorot's distribution, variance 2 / (columns + rows): gain 1 for a square matrix.
 GLOROT_GAIN = 1.0
 
 VARIANTS = {
@@ -564,6 +564,9 @@ def plot_rates(records: Sequence[dict]) -> Figure:
             ax.annotate(words, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
                         textcoords="offset points", fontsize=8, color=plots.FAINT)  # fmt: skip
         ax.set_xscale("log")
+        tried = sorted({r["learning_rate"] for r in losses})
+        ax.set_xticks(tried, [f"{rate:g}" for rate in tried])
+        ax.minorticks_off()
         ax.set_xlabel("peak learning rate (log scale)", fontsize=9)
         ax.set_title("no warm-up" if warmup <= 1 else f"warm-up of {warmup} steps", fontsize=10)
     axes[0].set_ylabel("held-out loss (nats per masked token)", fontsize=9)
