@@ -6,7 +6,6 @@ Exit status 0 is success, 2 is bad input (one line says what and how to mend it,
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -276,10 +275,9 @@ def notebooks(arguments: argparse.Namespace) -> int:
 
 
 def _write_json(path: Path, records: list[dict]) -> None:
-    from .runtime import prepare_output_folder, write_text_atomic
+    from .runtime import write_jsonl  # here: runtime needs torch, and `doctor` must open without it
 
-    prepare_output_folder(path.parent)
-    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_jsonl(path, records)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -281,6 +281,12 @@ def write_text_atomic(path: str | Path, text: str) -> None:
             temporary.unlink()
 
 
+def write_jsonl(path: str | Path, records: Iterable[dict]) -> None:
+    """Write records, one JSON object a line, in place of what the file held; its folder is made where it is missing."""
+    prepare_output_folder(Path(path).parent)
+    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
 def append_jsonl(path: str | Path, records: Iterable[dict]) -> None:
     """Append records, one JSON object a line. After a crash that left half a line, the new ones start on their own."""
     lines = "".join(json.dumps(record) + "\n" for record in records)

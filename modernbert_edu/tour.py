@@ -13,7 +13,6 @@ the figures are drawn from the records.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,11 +30,12 @@ from .data.batches import pad_batch
 from .data.masking import mask_tokens
 from .data.prepared import TextData, prepare
 from .data.tokenizer import Tokenizer
+from .lessons import recorded
 from .measure import plots
 from .measure.memory import training_memory
 from .measure.speed import forward_call, time_interleaved, tokens_per_second, tokens_per_second_spread
 from .model import MaskedLM
-from .runtime import prepare_output_folder, provenance, read_jsonl, write_text_atomic
+from .runtime import prepare_output_folder, provenance, write_jsonl
 from .training.pretrain import autocast, train_mlm
 
 print_now = partial(print, flush=True)  # a log file should not lag minutes behind
@@ -116,7 +116,7 @@ def sweep_rates(
         records += [{**facts, **last[name]} for name in configs]
         losses = ", ".join(f"{name} {last[name]['value']:.3f} nats" for name in configs)
         say(f"learning rate {rate:g}, {steps:,} steps: {losses}")
-        write_records(records, figures / "measurements" / facts["device_slug"] / "00_tour-rates.jsonl")
+        write_jsonl(figures / "measurements" / facts["device_slug"] / "00_tour-rates.jsonl", records)
     return records
 
 
@@ -300,7 +300,7 @@ def run_tour(
     facts = provenance(device, dtype=scale.dtype, backend=backend, scale=scale_name, corpus=data.corpus.name,
                        fingerprint=data.corpus.fingerprint)  # fmt: skip
     records = [{**facts, **record} for record in records]
-    write_records(records, out / "tour.jsonl")
+    write_jsonl(out / "tour.jsonl", records)
     drawn = keep_and_draw(records, figures)
 
     say("\nThe same masks filled by both, in text that neither was trained on:")
@@ -349,16 +349,10 @@ def table(records: list[dict]) -> str:
 # ---- records and figures ---------------------------------------------------------------------------------------------
 
 
-def write_records(records: list[dict], path: Path) -> None:
-    """One JSON line each; the file is replaced whole, for it holds one run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
-
-
 def keep_and_draw(records: list[dict], figures: Path) -> list[Path]:
     """Keep the records under figures/measurements/<device>/ and draw the tour's figures from them."""
     first = records[0]
-    write_records(records, figures / "measurements" / first["device_slug"] / f"00_tour-{first['scale']}.jsonl")
+    write_jsonl(figures / "measurements" / first["device_slug"] / f"00_tour-{first['scale']}.jsonl", records)
     return draw(records, figures)
 
 
@@ -371,12 +365,8 @@ def draw(records: list[dict], figures: Path) -> list[Path]:
 
 def redraw(figures: str | Path = "figures") -> list[Path]:
     """Draw the tour's figures again from the best measurements that are kept: a GPU's, else a laptop's, else quick."""
-    figures = Path(figures)
-    for scale in ("gpu", "laptop", "quick"):
-        found = sorted((figures / "measurements").glob(f"*/00_tour-{scale}.jsonl"))
-        if found:
-            return draw(read_jsonl(found[0]), figures)
-    return []
+    records = recorded("00_tour", figures)
+    return draw(records, Path(figures)) if records else []
 
 
 def with_seed(scale: TourScale, seed: int | None) -> TourScale:

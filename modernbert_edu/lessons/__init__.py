@@ -7,7 +7,6 @@ The records of a lesson are kept in figures/measurements/<device>/<lesson>-<scal
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from ..errors import InputError
 from ..measure import plots
-from ..runtime import device_slug, prepare_output_folder, provenance, read_jsonl, write_text_atomic
+from ..runtime import device_slug, prepare_output_folder, provenance, read_jsonl, write_jsonl
 
 MODULES = {
     "02_tokenizer_and_data": "tokenizer",
@@ -38,9 +37,8 @@ def keep(records: Sequence[dict], lesson: str, scale: str, device: torch.device,
     folder = prepare_output_folder(os.environ.get("MODERNBERT_EDU_FIGURES") or folder)
     facts = provenance(device, scale=scale, lesson=lesson, **facts)
     path = folder / "measurements" / device_slug(device) / f"{lesson}-{scale}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     records = [{**facts, **record} for record in records]
-    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_jsonl(path, records)
     draw(lesson, records, folder)
     return path
 

@@ -23,6 +23,7 @@ from ..attention import BLOCK, attention, attention_mask, choose_backend
 from ..classroom.scale import AlternatingScale
 from ..config import EncoderConfig
 from ..measure import ablation, ablation_plots, flops, memory, plots, speed
+from ..measure.bench_report import slope
 from ..model import Encoder
 from ..runtime import describe_device, progress
 from ..unpadding import Layout
@@ -167,13 +168,9 @@ def fit_slope(records: Sequence[dict], model: str, shortest: int) -> float | Non
 
     None where fewer than two lengths are left.
     """
-    points = [(math.log(r["length"]), math.log(r["value"])) for r in records
+    points = [(r["length"], r["value"]) for r in records
               if r["what"] == "attention_seconds" and r["model"] == model and r["length"] >= shortest]  # fmt: skip
-    if len(points) < 2:
-        return None
-    x, y = torch.tensor(points, dtype=torch.float64).unbind(dim=1)
-    x, y = x - x.mean(), y - y.mean()
-    return float((x @ y) / (x @ x))
+    return slope(points) if len(points) > 1 else None
 
 
 def measure_attention_memory(sizes: AlternatingScale, device: torch.device, dtype: torch.dtype) -> list[dict]:

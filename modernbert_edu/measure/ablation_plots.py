@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runtime import write_text_atomic
+from ..runtime import write_jsonl
 from . import plots
 from .ablation import paired_differences, past_plateau
 
@@ -88,7 +87,6 @@ def _differences(ax: Axes, final: Sequence[dict], baseline: str) -> None:
 def keep_and_draw(records: Sequence[dict], baseline: str, name: str, scale: str, folder: Path) -> list[Path]:
     """Keep the records under folder/measurements/<device>/ablation-NAME-SCALE.jsonl and draw ablation-NAME.png."""
     path = folder / "measurements" / records[0]["device_slug"] / f"ablation-{name}-{scale}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_jsonl(path, records)
     picture = plots.save(plot_ablation(records, baseline, f"Ablation {name}"), folder / f"ablation-{name}.png")
     return [path, picture]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..runtime import prepare_output_folder, write_text_atomic
+from ..runtime import write_jsonl
 from .plots import FAINT, MORE_STYLES, STYLES, _finish, _new_figure, _plain_number, _ticks_within_decades, save
 
 if TYPE_CHECKING:
@@ -28,9 +27,8 @@ LOOKS = {
 def keep_and_draw(records: Sequence[dict], figures: str | Path) -> list[Path]:
     """Keep the records under `figures`/measurements/<device>/ (the file holds one run), draw the picture: -> both."""
     first = records[0]
-    folder = prepare_output_folder(Path(figures) / "measurements" / first["device_slug"])
-    kept = folder / f"bench-{first['size']}.jsonl"
-    write_text_atomic(kept, "".join(json.dumps(record) + "\n" for record in records))
+    kept = Path(figures) / "measurements" / first["device_slug"] / f"bench-{first['size']}.jsonl"
+    write_jsonl(kept, records)
     name = "bench.png" if first["size"] == "base" else f"bench-{first['size']}.png"
     return [kept, save(plot_bench(records), Path(figures) / name)]
 
