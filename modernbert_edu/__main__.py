@@ -54,6 +54,60 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, required=True, help="folder for the tokenizer's files")
     verb.set_defaults(run=tokenizer)
 
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="changes",
+        help="replace a field of the recipe; `pretrain --explain` shows them all, with reasons",
+    )
+    run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="(a twentieth of the run)")
+    run.add_argument("--workers", type=int, metavar="N", help="processes that pack and mask ahead (the scale's)")
+    run.add_argument(
+        "--stream", action="store_true", help="read a hub: corpus as it is trained on, not its first 20,000"
+    )
+    run.add_argument("--compile", action="store_true", help="one compiled graph; the first step takes a minute longer")
+    run.add_argument("--shard", action="store_true", help="under torchrun: cut the model up (FSDP2) instead of copies")
+    run.add_argument("--anyway", action="store_true", help="go on although the settings differ from the folder's run")
+
+    verb = verbs.add_parser(
+        "pretrain",
+        parents=[common, corpus, run],
+        help="train by a recipe; the same command goes on where it was stopped",
+    )
+    verb.add_argument("--recipe", help="modernbert or bert-2018, shrunk to the scale (modernbert)")
+    verb.add_argument("--model", metavar="PRESET", help="what to train (the recipe's own, at the scale's size)")
+    verb.add_argument("--explain", action="store_true", help="only show the recipe, field by field, with reasons")
+    verb.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR, as it was asked for")
+    verb.add_argument("--out", type=Path, help="folder for checkpoints, log and model")
+    verb.set_defaults(run=pretrain)
+
+    verb = verbs.add_parser(
+        "extend",
+        parents=[common, corpus, run],
+        help="train on with longer texts and another theta: phases two and three",
+    )
+    verb.add_argument("model", metavar="MODEL", help="a run's folder, whose optimizer state is kept, or any model")
+    verb.add_argument("--length", type=int, required=True, metavar="N", help="the new longest text in tokens")
+    verb.add_argument("--theta", type=float, help="of the global layers (160000)")
+    verb.add_argument("--out", type=Path, required=True, help="folder for checkpoints, log and model")
+    verb.set_defaults(run=extend)
+
+    verb = verbs.add_parser("grow", parents=[common], help="a larger model that begins with a smaller one's weights")
+    verb.add_argument("model", metavar="MODEL", help="the smaller model, a folder or a Hub id")
+    verb.add_argument("--to", required=True, metavar="PRESET", help="the preset whose sizes to grow to")
+    verb.add_argument(
+        "--method", choices=("center", "edge"), default="center", help="where the old weights lie (center)"
+    )
+    verb.add_argument(
+        "--match-attention", action="store_true", help="layers inherit from their own attention type only"
+    )
+    verb.add_argument("--tile-final-norm", action="store_true", help="the published code leaves it at ones")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the grown model")
+    verb.set_defaults(run=grow)
+
     verb = verbs.add_parser(
         "ablate", parents=[common, corpus], help="train variants of BERT or ModernBERT that differ in a switch or two"
     )
@@ -73,6 +127,17 @@ def build_parser() -> argparse.ArgumentParser:
                       help="folder for figure and measurements (figures for the whole ladder; else OUT)")  # fmt: skip
     verb.set_defaults(run=ablate)
 
+    verb = verbs.add_parser(
+        "headline", parents=[common, corpus],
+        help="what ModernBERT needs to come to BERT's final loss, each by its own recipe",
+    )  # fmt: skip
+    verb.add_argument("--only", choices=("BERT", "ModernBERT"), help="one of the two; the figure needs both")
+    verb.add_argument("--out", type=Path, default=Path("build/headline"),
+                      help="folder that keeps every finished run (build/headline)")  # fmt: skip
+    verb.add_argument("--figures", type=Path, default=None,
+                      help="folder for figure and measurements (figures; at quick scale OUT)")  # fmt: skip
+    verb.set_defaults(run=headline)
+
     verb = verbs.add_parser("bench", parents=[common], help="speed and memory side by side with transformers' models")
     verb.add_argument("--size", default="base", help="base (default), large, or tiny for a laptop")
     verb.add_argument("--backend", default=None, help="attention backend of our rows (default: each that runs here)")
@@ -88,8 +153,12 @@ def build_parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=bench)
 
     verb = verbs.add_parser("record", parents=[common], help="measure on this machine what is not recorded yet")
-    verb.add_argument("--part", nargs="+", metavar="P",
-                      help="these parts only: tour, bench, ladder, lesson-02 to lesson-07, rates")  # fmt: skip
+    verb.add_argument(
+        "--part",
+        nargs="+",
+        metavar="P",
+        help="these parts only: tour, bench, headline, ladder, lesson-02 ... lesson-10, rates",
+    )
     verb.add_argument("--again", action="store_true", help="measure anew what is recorded already")
     verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
     verb.set_defaults(run=record)
@@ -161,6 +230,86 @@ def tokenizer(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def pretrain(arguments: argparse.Namespace) -> int:
+    from .training import launch
+
+    if arguments.explain:
+        return _explain(arguments)
+    scale, more = _run_settings(arguments)
+    if arguments.resume:
+        if arguments.recipe or arguments.model or arguments.changes or arguments.out:
+            raise InputError(
+                "--resume goes on with what the folder's run was asked for; give it without other settings"
+            )
+        return _launch(arguments, launch.read_request(arguments.resume), arguments.resume)
+    if arguments.out is None:
+        raise InputError("say where to keep the run: --out DIR")
+    request = launch.pretrain_request(
+        scale, arguments.recipe or "modernbert", arguments.model, launch.parse_changes(arguments.changes),
+        corpus=arguments.corpus, seed=arguments.seed or 0, **more,
+    )  # fmt: skip
+    return _launch(arguments, request, arguments.out)
+
+
+def extend(arguments: argparse.Namespace) -> int:
+    from .training import launch
+
+    scale, more = _run_settings(arguments)
+    request = launch.extend_request(
+        scale, arguments.model, arguments.length, launch.parse_changes(arguments.changes), theta=arguments.theta,
+        corpus=arguments.corpus, seed=arguments.seed or 0, **more,
+    )  # fmt: skip
+    return _launch(arguments, request, arguments.out)
+
+
+def _run_settings(arguments: argparse.Namespace):
+    from .classroom.scale import get_scale
+
+    scale = get_scale(arguments.scale).pretrain
+    for name in ("workers", "checkpoint_every"):
+        value = getattr(arguments, name)
+        if value is not None and value < (name != "workers"):
+            raise InputError(f"--{name.replace('_', '-')} must be at least {int(name != 'workers')}, not {value}")
+    if arguments.stream and not arguments.corpus.startswith("hub:"):
+        raise InputError(f"--stream reads a Hub dataset; {arguments.corpus!r} is held whole, leave --stream out")
+    workers = scale.workers if arguments.workers is None else arguments.workers
+    return scale, dict(workers=workers, checkpoint_every=arguments.checkpoint_every, compile=arguments.compile,
+                       stream=arguments.stream)  # fmt: skip
+
+
+def _launch(arguments: argparse.Namespace, request, out: Path) -> int:
+    from .runtime import resolve_device
+    from .training.launch import launch
+
+    run = launch(request, out, resolve_device(arguments.device), shard=arguments.shard, anyway=arguments.anyway)
+    if arguments.json and run is not None:
+        _write_json(arguments.json, run.history)
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from .training.recipe import reasons
+
+    rows = reasons(arguments.recipe or "modernbert")
+    for name, (value, why) in rows.items():
+        print(f"{name:<20}{value if isinstance(value, str) or value is None else _plain_number(value):<20}{why}")
+    if arguments.json:
+        _write_json(arguments.json, [dict(field=name, value=value, why=why) for name, (value, why) in rows.items()])
+    return 0
+
+
+def grow(arguments: argparse.Namespace) -> int:
+    from .training.scale_up import grow_folder
+
+    folder = grow_folder(
+        arguments.model, arguments.to, arguments.out, method=arguments.method,
+        match_attention=arguments.match_attention, tile_final_norm=arguments.tile_final_norm,
+    )  # fmt: skip
+    if arguments.json:
+        _write_json(arguments.json, [dict(source=str(arguments.model), to=arguments.to, kept=str(folder))])
+    return 0
+
+
 def ablate(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
@@ -205,6 +354,31 @@ def ablate(arguments: argparse.Namespace) -> int:
     figures = prepare_output_folder(arguments.figures or (Path("figures") if committed else out))
     name = "ladder" if arguments.ladder else "-".join("-".join(change) for change in changes)
     print("kept: " + ", ".join(map(str, keep_and_draw(records, variants[0].name, name, scale.name, figures))))
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
+def headline(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from .classroom.scale import get_scale
+    from .data import prepare
+    from .measure import headline as measure
+    from .runtime import prepare_output_folder, resolve_device
+
+    scale, device = get_scale(arguments.scale), resolve_device(arguments.device)
+    sizes, out = scale.headline, prepare_output_folder(arguments.out)
+    if arguments.seed is not None:
+        sizes = replace(sizes, seeds=tuple(arguments.seed + i for i in range(len(sizes.seeds))))
+    data = prepare(sizes, arguments.corpus)
+    print(data.corpus.summary())
+    models = (arguments.only,) if arguments.only else tuple(measure.MODELS)
+    records = measure.run_headline(data, sizes, device, out, models)
+    figures = prepare_output_folder(arguments.figures or (out if scale.name == "quick" else Path("figures")))
+    print("kept: " + ", ".join(map(str, measure.keep_and_draw(records, scale.name, device, figures))))
+    if both := measure.kept(figures):
+        print(measure.describe(both))
     if arguments.json:
         _write_json(arguments.json, records)
     return 0
@@ -272,6 +446,10 @@ def notebooks(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _write_json(arguments.json, [{**vars(result), "executed": str(result.executed)} for result in results])
     return 1 if any(result.error for result in results) else 0
+
+
+def _plain_number(value) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _write_json(path: Path, records: list[dict]) -> None:

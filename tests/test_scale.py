@@ -23,7 +23,8 @@ SIZES = {
     "max",
 }
 SECTIONS = [
-    "tour", "vanilla_bert", "tokenizer", "prenorm", "rope", "geglu", "alternating", "unpadding", "ablation",
+    "tour", "vanilla_bert", "tokenizer", "prenorm", "rope", "geglu", "alternating", "unpadding", "pretraining",
+    "extension", "growth", "ablation", "pretrain", "headline",
 ]  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def test_values_can_be_trained_with(scale, section):
     values = getattr(scale, section)
     assert 0 < getattr(values, "warmup_steps", 1) < values.steps
     assert 0 < getattr(values, "warmup_share", 0.1) < 1
-    assert 0 < values.mask_rate < 1
+    assert 0 < getattr(values, "mask_rate", 0.3) < 1
     assert values.vocab_size % 64 == 0  # what the tokenizer pads to anyway
     for ascending in ("lengths", "rates", "seeds"):
         numbers = getattr(values, ascending, ())

@@ -199,7 +199,7 @@ def _read_rows(path: Path, source: str, text_column: str | None, skipped: Counte
             raise InputError(f"{source!r} is not a readable {path.suffix} file: {_one_line(error)}") from error
     if not rows:
         return []
-    column = _find_text_column(rows, text_column, source)
+    column = find_text_column(rows, text_column, source)
     return [(f"{source}:{number}", _row_text(row, column, f"{source}:{number}")) for number, row in enumerate(rows)]
 
 
@@ -223,7 +223,7 @@ def _hub_documents(
         stream = datasets.load_dataset(name, config or None, split="train", streaming=True)
         with progress(total=limit, desc=spec, unit=" documents") as bar:
             for number, row in enumerate(stream.take(limit)):
-                column = column or _find_text_column([row], text_column, spec)
+                column = column or find_text_column([row], text_column, spec)
                 documents.append((f"{name}:{number}", _row_text(row, column, f"{spec}, row {number}")))
                 characters += len(documents[-1][1])
                 bar.update()
@@ -243,7 +243,7 @@ def _hub_documents(
 _TRUE = {"1", "true", "yes", "on"}
 
 
-def _find_text_column(rows: list[dict], wanted: str | None, where: str) -> str:
+def find_text_column(rows: list[dict], wanted: str | None, where: str) -> str:
     """The column of `rows` with the text: the one asked for, `text`, `content`, or the only one with strings."""
     columns = list(rows[0])
     strings = [name for name in columns if any(isinstance(row[name], str) for row in rows)]

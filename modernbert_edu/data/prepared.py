@@ -26,11 +26,12 @@ class TextData:
     unigram_entropy: float  # nats: the held-out loss of a model that knows only how frequent each token is
 
 
-def prepare(scale: TextScale, corpus: str | Corpus = "python") -> TextData:
-    """Read the corpus, learn a tokenizer from its training half, cut both halves into sequences."""
+def prepare(scale: TextScale, corpus: str | Corpus = "python", tokenizer: Tokenizer | None = None) -> TextData:
+    """Read the corpus, learn a tokenizer from its training half (or take the one given), cut both into sequences."""
     if isinstance(corpus, str):
         corpus = load_corpus(corpus, seed=scale.seed, max_characters=scale.corpus_characters)
-    tokenizer = train_bpe(first_characters(corpus.train["text"], scale.tokenizer_characters), scale.vocab_size)
+    if tokenizer is None:
+        tokenizer = train_bpe(first_characters(corpus.train["text"], scale.tokenizer_characters), scale.vocab_size)
     train = tokenize_corpus(corpus.train, tokenizer, scale.sequence_length)
     held_out = tokenize_corpus(corpus.held_out, tokenizer, scale.sequence_length)
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(scale.seed)).tolist()

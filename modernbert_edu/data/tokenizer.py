@@ -11,6 +11,7 @@ ModernBERT's tokenizer is OLMo's, which is GPT-NeoX-20B's with BERT's special to
 """
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -78,6 +79,11 @@ class Tokenizer:
     def name(self) -> str:
         kind = type(self.backend.model).__name__
         return "byte-level BPE" if kind == "BPE" else kind
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that two tokenizers share exactly if they cut every text alike."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
 
     @functools.cached_property
     def vocab_size(self) -> int:

@@ -24,6 +24,9 @@ MODULES = {
     "05_geglu": "geglu",
     "06_alternating_attention": "alternating",
     "07_unpadding": "unpadding",
+    "08_mlm_pretraining": "pretraining",
+    "09_context_extension": "extension",
+    "10_large_from_base": "growth",
 }
 BEST_FIRST = ("gpu", "laptop", "quick")
 

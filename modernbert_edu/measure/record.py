@@ -30,6 +30,8 @@ class Part:
 PARTS = {
     "tour": Part(("tour",), "00_tour-{scale}.jsonl"),
     "bench": Part(("bench",), "bench-base.jsonl"),
+    "headline-bert": Part(("headline", "--only", "BERT"), "headline-bert-{scale}.jsonl"),
+    "headline-modernbert": Part(("headline", "--only", "ModernBERT"), "headline-modernbert-{scale}.jsonl"),
     "ladder": Part(("ablate", "--ladder", "--yes"), "ablation-ladder-{scale}.jsonl"),
     **{
         f"lesson-{lesson[:2]}": Part(("notebooks", "--only", lesson, "--in-place"), lesson + "-{scale}.jsonl")

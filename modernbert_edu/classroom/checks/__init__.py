@@ -1,8 +1,11 @@
 """The checks under the exercises, one file a lesson: `checks.check_NAME(your_function)`; machinery.py says how."""
 
 from .alternating import *  # noqa: F403
+from .extension import *  # noqa: F403
 from .geglu import *  # noqa: F403
+from .growth import *  # noqa: F403
 from .prenorm import *  # noqa: F403
+from .pretraining import *  # noqa: F403
 from .rope import *  # noqa: F403
 from .tokenizer import *  # noqa: F403
 from .tour import *  # noqa: F403

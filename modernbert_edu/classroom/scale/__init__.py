@@ -14,11 +14,31 @@ from dataclasses import dataclass
 
 from modernbert_edu.errors import InputError
 
-from . import ablation, alternating, geglu, prenorm, rope, tokenizer, tour, unpadding, vanilla_bert
+from . import (
+    ablation,
+    alternating,
+    extension,
+    geglu,
+    growth,
+    headline,
+    prenorm,
+    pretrain,
+    pretraining,
+    rope,
+    tokenizer,
+    tour,
+    unpadding,
+    vanilla_bert,
+)
 from .ablation import AblationScale
 from .alternating import AlternatingScale
+from .extension import ExtensionScale
 from .geglu import GegluScale
+from .growth import GrowthScale
+from .headline import HeadlineScale
 from .prenorm import PrenormScale
+from .pretrain import PretrainScale
+from .pretraining import PretrainingScale
 from .rope import RopeScale
 from .text import MixedLengths, TextScale
 from .tokenizer import TokenizerScale
@@ -34,8 +54,13 @@ __all__ = [
     "get_scale",
     "AblationScale",
     "AlternatingScale",
+    "ExtensionScale",
     "GegluScale",
+    "GrowthScale",
+    "HeadlineScale",
     "PrenormScale",
+    "PretrainScale",
+    "PretrainingScale",
     "RopeScale",
     "TokenizerScale",
     "TourScale",
@@ -57,7 +82,12 @@ class Scale:
     geglu: GegluScale
     alternating: AlternatingScale
     unpadding: UnpaddingScale
+    pretraining: PretrainingScale
+    extension: ExtensionScale
+    growth: GrowthScale
     ablation: AblationScale
+    pretrain: PretrainScale
+    headline: HeadlineScale
 
 
 _SECTIONS = dict(
@@ -69,7 +99,12 @@ _SECTIONS = dict(
     geglu=geglu,
     alternating=alternating,
     unpadding=unpadding,
+    pretraining=pretraining,
+    extension=extension,
+    growth=growth,
     ablation=ablation,
+    pretrain=pretrain,
+    headline=headline,
 )
 SCALES = {
     name: Scale(name, **{section: module.SIZES[name] for section, module in _SECTIONS.items()})
