@@ -80,7 +80,7 @@ def test_a_model_without_a_run_is_extended_with_cold_moments(finished, text, tmp
 
     save(*load(finished), tmp_path / "plain")
     assert main(["extend", str(tmp_path / "plain"), "--length", "128", "--corpus", str(text), "--scale", "quick",
-                 "--out", str(tmp_path / "long"), "--set", "tokens=512"]) == 0  # fmt: skip
+                 "--out", str(tmp_path / "long"), "--set", "tokens=2048"]) == 0  # fmt: skip
     assert "has no optimizer state" in capsys.readouterr().out
 
 

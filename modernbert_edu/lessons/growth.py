@@ -441,6 +441,8 @@ def plot_training(records: Sequence[dict]):
     for start in starts_of(records):
         for number, curve in enumerate(curves(records, start).values()):
             label = dict(label=start if number == 0 else None, alpha=0.85)
+            if start == "edge":  # center may run on top of it
+                label |= dict(linewidth=5, alpha=0.4)
             first = [r for r in curve if r["step"] <= steps]
             _line(axes[0], [r["tokens"] for r in first], [r["value"] for r in first], start, **label)
             shift = 0.0 if start == "random" else before

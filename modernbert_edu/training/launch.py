@@ -98,13 +98,14 @@ def extend_request(
 def _shrunk(published: Recipe, changes: dict, scale: PretrainScale, length: int, steps: int, rate: float) -> Recipe:
     """The recipe at the scale's sizes; what the user changes is kept to the letter."""
     _known(published, changes)
+    for name in ("tokens", "length", "tokens_per_step", "microbatch_tokens"):
+        value = changes.get(name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
     per_step = changes.get("tokens_per_step", scale.batch_size * length)
     sizes = dict(tokens=steps * per_step, length=length, tokens_per_step=per_step, learning_rate=rate,
                  microbatch_tokens=min(per_step, scale.microbatch_size * length))  # fmt: skip
     sizes |= {name: value for name, value in changes.items() if name in sizes}
-    for name, value in sizes.items():
-        if name != "learning_rate" and (not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
     return published.shrunk(**sizes).replace(**{k: v for k, v in changes.items() if k not in sizes})
 
 

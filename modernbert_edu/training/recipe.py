@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, fields
 
 from ..errors import InputError
@@ -59,6 +60,7 @@ class Recipe:
 
     def __post_init__(self):
         _check_budget(self)
+        _check_kinds(self)
         _check_numbers(self)
 
     @classmethod
@@ -118,6 +120,8 @@ def _check_budget(r: Recipe) -> None:
             raise InputError(f"{name} must be a whole number of at least 1, not {getattr(r, name)!r}")
     if r.length < 16:
         raise InputError(f"length {r.length} leaves a sequence no context to guess from; give at least 16 tokens")
+    if r.length > LONGEST:
+        raise InputError(f"length {r.length:,} is more than can be trained here; the longest is {LONGEST:,}")
     if r.microbatch_tokens < r.length:
         raise InputError(
             f"microbatch_tokens ({r.microbatch_tokens:,}) is below one document of length {r.length:,}; raise it, or "
@@ -133,6 +137,24 @@ def _check_budget(r: Recipe) -> None:
         raise InputError(f"batch_warmup_start ({r.batch_warmup_start:,}) is above tokens_per_step: a batch only grows")
     if r.tokens < r.tokens_per_step:
         raise InputError(f"tokens ({r.tokens:,}) is less than one step of {r.tokens_per_step:,}; train longer")
+
+
+def _check_kinds(r: Recipe) -> None:
+    for f in fields(r):
+        value = getattr(r, f.name)
+        if not _is_a(f.type, value):
+            raise InputError(f"{f.name} must be {KINDS[f.type]}, not {value!r}")
+
+
+def _is_a(kind: str, value) -> bool:
+    if kind in ("bool", "str"):
+        return type(value).__name__ == kind
+    if kind == "tuple[float, float]":
+        return isinstance(value, tuple | list) and len(value) == 2 and all(_is_a("float", one) for one in value)
+    if kind == "float | None" and value is None:
+        return True
+    number = isinstance(value, int if kind == "int" else int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 def _check_numbers(r: Recipe) -> None:
@@ -164,6 +186,15 @@ def _check_numbers(r: Recipe) -> None:
         raise InputError("next_sentence needs packing=False: BERT's pairs come as a padded rectangle")
 
 
+LONGEST = 2**20
+KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a name",
+    "tuple[float, float]": "two numbers",
+    "float | None": "a number, or None for no clipping",
+}
 CHOICES = {
     "optimizer": ("stable_adamw", "adamw"),
     "schedule": ("wsd", "linear"),

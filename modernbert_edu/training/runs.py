@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from ..checkpoint import save
 from ..data.prepared import TextData
@@ -122,7 +123,8 @@ class Run:
         self.documents = Documents(self._documents(), data.tokenizer, recipe, seed)
         self.model = wrap(self.module, device, group)
         self.optimizer = build_optimizer(self.module, recipe)
-        self.progress, self.history, self.unwritten, self.stop = Progress(), [], [], False
+        self.progress, self.history, self.unwritten = Progress(), [], []
+        self.asked_to_stop = self.stop = False  # this process; all of them
         self.eval_every = self.checkpoint_every = 1
 
     def _check_processes(self) -> None:
@@ -188,7 +190,7 @@ class Run:
         mine = [next(stream) for _ in range(passes // group.world)]
         p.waited += time.perf_counter() - start
         counts = [sum(m.masked for m in mine), sum(len(m.next_labels) for m in mine if m.next_labels is not None)]
-        masked, pairs, tokens, stop = group.sum([*counts, sum(m.tokens for m in mine), self.stop], self.device)
+        masked, pairs, tokens = group.sum([*counts, sum(m.tokens for m in mine)], self.device)
 
         # A mean of the microbatches' means would give a token of a half-empty row more weight than another. Every
         # microbatch's loss is therefore a sum, divided by what is masked in the whole step. DDP and FSDP take the mean
@@ -202,7 +204,8 @@ class Run:
                     share = share + following * (len(microbatch.next_labels) / pairs)
                 (share * group.world).backward()
                 total += mlm.detach() * microbatch.masked
-        loss = group.sum([total.item()], self.device)[0] / masked
+        summed, stop = group.sum([total.item(), self.asked_to_stop], self.device)
+        loss = summed / masked
         if not math.isfinite(loss):
             raise InputError(
                 f"the loss of {self.label} is {loss} at step {p.step + 1}; lower the learning rate. {self._last_good()}"
@@ -280,7 +283,7 @@ class Run:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def ask(number, frame):
-            self.stop = True
+            self.asked_to_stop = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         for number in before:
@@ -302,6 +305,10 @@ class Run:
             self.group.wait()
             found = self.group.agree(found)
         if found is None:
+            if self.out is not None:
+                self._cut_log()
+                if self.group.first and checkpoints.checkpoint_folders(self.out):
+                    print("no checkpoint is whole: the run begins anew", flush=True)
             if optimizer_state:
                 self.load_optimizer(optimizer_state)
             return
@@ -345,7 +352,7 @@ class Run:
     def _cut_log(self) -> None:
         """The log up to the checkpoint; what came after it happens again."""
         path = self.out / LOG
-        kept = read_jsonl(path) if path.exists() else []
+        kept = read_jsonl(path) if path.exists() and self.progress.step else []
         self.history = [r for r in kept if r["step"] <= self.progress.step and not r["what"].startswith("averaged")]
         if self.group.first:
             write_jsonl(path, self.history)
@@ -361,23 +368,30 @@ class Run:
                 f"{bad} is no longer finite at step {self.progress.step}; lower the learning rate. {self._last_good()}"
             )
         if self.group.first:
-            append_jsonl(self.out / LOG, self.unwritten)
             state = {
                 **asdict(self.progress),
                 "total_steps": len(self.sizes),
                 "world": self.group.world,
                 "hub": hub_states,
             }
-            try:
+            with self.writing():
+                append_jsonl(self.out / LOG, self.unwritten)
                 checkpoints.save_checkpoint(self.out, weights, optimizer_state, state)
-            except InputError as error:
-                raise InputError(
-                    f"{error}. {self._last_good()}; free some space, then the same command goes on"
-                ) from None
             kept = self.regular_steps()[-max(2, self.recipe.average_last) :]
             checkpoints.keep_only(self.out, {*kept, self.progress.step})
         self.unwritten = []
         self.group.wait()
+
+    @contextlib.contextmanager
+    def writing(self):
+        """Where something cannot be written, the state to go on from is named."""
+        try:
+            yield
+        except (InputError, OSError, SafetensorError) as error:
+            reason = error if isinstance(error, InputError) else f"cannot write to {self.out}: {error}"
+            raise InputError(
+                f"{reason}. {self._last_good()}; free some space, then the same command goes on"
+            ) from None
 
     def regular_steps(self) -> list[int]:
         """The steps up to now whose checkpoints belong to the plan, not to a Ctrl-C."""
@@ -438,8 +452,9 @@ class Run:
                 final = MaskedLM(self.masked_lm.config).to(self.device)
                 final.load_state_dict({name: weights[name] for name in final.state_dict()})
                 loss, accuracy = self._average(final, loss, accuracy)
-                append_jsonl(self.out / LOG, self.unwritten)
-                save(final, self.data.tokenizer, self.out)
+                with self.writing():
+                    append_jsonl(self.out / LOG, self.unwritten)
+                    save(final, self.data.tokenizer, self.out)
                 if not self.group.sharded:
                     self.masked_lm.load_state_dict(final.state_dict())
             self.group.wait()
