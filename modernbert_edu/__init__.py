@@ -5,6 +5,7 @@ from .errors import InputError
 try:
     from .attention import attention, attention_mask, choose_backend
     from .checkpoint import from_transformers, load, save, to_transformers
+    from .classifier import SequenceClassifier, TokenClassifier
     from .config import EncoderConfig, presets
     from .model import Encoder, MaskedLM
     from .unpadding import Layout, pack
@@ -28,6 +29,8 @@ __all__ = [
     "InputError",
     "Layout",
     "MaskedLM",
+    "SequenceClassifier",
+    "TokenClassifier",
     "attention",
     "attention_mask",
     "choose_backend",

@@ -20,12 +20,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .classifier import SequenceClassifier, TokenClassifier
 from .config import EncoderConfig
 from .data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from .errors import InputError
 from .model import Encoder, MaskedLM
 from .runtime import prepare_output_folder, write_text_atomic
 
+Model = MaskedLM | Encoder | SequenceClassifier | TokenClassifier
+# How transformers' names of these end.
+TASKS = {MaskedLM: "ForMaskedLM", SequenceClassifier: "ForSequenceClassification",
+         TokenClassifier: "ForTokenClassification", Encoder: "Model"}  # fmt: skip
 OWN_TYPE = "modernbert_edu"  # model_type of a folder that only this package opens
 # What transformers' configuration has no field for travels beside it, under this key.
 OWN_FIELDS = ("attention_output_dropout", "mlp_dropout", "unpad", "init")
@@ -224,15 +229,23 @@ def weights_from_hf(weights: dict[str, Tensor], kind: str, layers: int) -> dict[
     return _from_hf_bert_weights(weights, layers) if kind == "bert" else _from_hf_modernbert_weights(weights)
 
 
-def weights_to_hf(model: MaskedLM | Encoder, kind: str) -> dict[str, Tensor]:
+def weights_to_hf(model: Model, kind: str) -> dict[str, Tensor]:
     """Our weights under transformers' names, the decoder's matrix left out because it is the embedding's."""
     state = model.state_dict()
     if isinstance(model, Encoder):
         state = {"encoder." + name: tensor for name, tensor in state.items()}
     if kind == "bert":
-        return _to_hf_bert_weights(state, model.config.num_hidden_layers)
+        on_top = {} if isinstance(model, Encoder | MaskedLM) else _classifier_names(state, "head.", "bert.pooler.")
+        below = {name: tensor for name, tensor in state.items() if not on_top or name.startswith("encoder.")}
+        return _to_hf_bert_weights(below, model.config.num_hidden_layers) | on_top
     renamed = {re.sub(r"^encoder\.", "model.", name): tensor for name, tensor in state.items()}
     return {{"decoder_bias": "decoder.bias"}.get(name, name): tensor for name, tensor in renamed.items()}
+
+
+def _classifier_names(weights: dict[str, Tensor], head: str, other: str) -> dict[str, Tensor]:
+    """What a BERT classifier has above its encoder, its pooler renamed from `head` to `other`."""
+    found = {name: tensor for name, tensor in weights.items() if name.startswith((head, "classifier."))}
+    return {name.replace(head, other, 1) if name.startswith(head) else name: t for name, t in found.items()}
 
 
 def _from_hf_modernbert_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -291,6 +304,11 @@ def _build(config: EncoderConfig, weights: dict[str, Tensor], where: str, dtype:
     model = (MaskedLM(config) if has_head else Encoder(config)).to(dtype)
     if not has_head:
         weights = {name.removeprefix("encoder."): tensor for name, tensor in weights.items()}
+    return _fill(model, weights, where)
+
+
+def _fill(model: Model, weights: dict[str, Tensor], where: str) -> Model:
+    """`model` with the weights copied into it, every name and shape checked."""
     expected = model.state_dict()
     missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unexpected:
@@ -310,19 +328,19 @@ def _build(config: EncoderConfig, weights: dict[str, Tensor], where: str, dtype:
 # ---- transformers' models in memory ----------------------------------------------------------------------------------
 
 
-def from_transformers(hf_model: nn.Module) -> MaskedLM | Encoder:
-    """Our model with the weights of transformers' BERT or ModernBERT, with or without its masked-LM head.
+def from_transformers(hf_model: nn.Module) -> Model:
+    """Our model with the weights of transformers' BERT or ModernBERT: bare, with its masked-LM head, or a classifier.
 
     The weights are copied, in the dtype they have. Raises `InputError` for any other model.
     """
     hf = hf_model.config.to_dict()
-    config = config_from_hf(hf)
-    weights = weights_from_hf(hf_model.state_dict(), hf["model_type"], config.num_hidden_layers)
-    return _build(config, weights, type(hf_model).__name__, next(hf_model.parameters()).dtype)
+    hf["architectures"] = [type(hf_model).__name__]
+    weights = dict(hf_model.state_dict())
+    return _open(hf, weights, type(hf_model).__name__, next(hf_model.parameters()).dtype)
 
 
-def to_transformers(model: MaskedLM | Encoder) -> nn.Module:
-    """transformers' model with our weights (copied): `BertForMaskedLM`, `ModernBertForMaskedLM` or the bare encoder.
+def to_transformers(model: Model) -> nn.Module:
+    """transformers' model with our weights (copied): bare, `...ForMaskedLM`, or a classifier.
 
     Raises `InputError` for a configuration between the two, which transformers does not have.
     """
@@ -334,11 +352,11 @@ def to_transformers(model: MaskedLM | Encoder) -> nn.Module:
     except ImportError:
         raise InputError("to_transformers needs the package transformers: pip install transformers") from None
     architecture = _architecture(model, kind)
-    hf = config_to_hf(model.config, kind, architecture)
+    hf = config_to_hf(model.config, kind, architecture) | classifier_fields(model)
     config = {"bert": transformers.BertConfig, "modernbert": transformers.ModernBertConfig}[kind].from_dict(hf)
-    options = {} if isinstance(model, MaskedLM) or kind == "modernbert" else {"add_pooling_layer": False}
+    options = {"add_pooling_layer": False} if isinstance(model, Encoder) and kind == "bert" else {}
     hf_model = getattr(transformers, architecture)(config, **options)
-    prefix = "" if isinstance(model, MaskedLM) else {"bert": "bert.", "modernbert": "model."}[kind]
+    prefix = {"bert": "bert.", "modernbert": "model."}[kind] if isinstance(model, Encoder) else ""
     weights = {name.removeprefix(prefix): tensor for name, tensor in weights_to_hf(model, kind).items()}
     report = hf_model.load_state_dict(weights, strict=False)
     tied = {"decoder.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
@@ -347,15 +365,54 @@ def to_transformers(model: MaskedLM | Encoder) -> nn.Module:
     return hf_model.to(next(model.parameters()).dtype).eval()
 
 
-def _architecture(model: MaskedLM | Encoder, kind: str) -> str:
-    name = {"bert": "Bert", "modernbert": "ModernBert"}[kind]
-    return f"{name}ForMaskedLM" if isinstance(model, MaskedLM) else f"{name}Model"
+def _architecture(model: Model, kind: str) -> str:
+    return {"bert": "Bert", "modernbert": "ModernBert"}[kind] + TASKS[type(model)]
+
+
+def classifier_fields(model: Model) -> dict:
+    """What a classifier's config.json says beyond the encoder's."""
+    if isinstance(model, Encoder | MaskedLM):
+        return {}
+    fields = dict(
+        id2label=dict(enumerate(model.labels)),
+        label2id={label: i for i, label in enumerate(model.labels)},
+        classifier_dropout=model.drop.p,
+    )
+    if isinstance(model, SequenceClassifier):
+        fields["classifier_pooling"] = model.pooling
+        fields["problem_type"] = "regression" if model.num_labels == 1 else "single_label_classification"
+    return fields
+
+
+def _open(hf: dict, weights: dict[str, Tensor], where: str, dtype: torch.dtype) -> Model:
+    """The model that a config.json and the weights beside it describe."""
+    config, kind = config_from_hf(hf), hf["model_type"]
+    name = str((hf.get("architectures") or [""])[0])
+    task = next((cls for cls, ending in TASKS.items() if name == cls.__name__ or name.endswith(ending)), None)
+    if task not in (SequenceClassifier, TokenClassifier):
+        if kind == OWN_TYPE:
+            prefix = "" if task is MaskedLM else "encoder."
+            return _build(config, {prefix + k: v for k, v in weights.items()}, where, dtype)
+        return _build(config, weights_from_hf(weights, kind, config.num_hidden_layers), where, dtype)
+    if kind == "bert":
+        on_top = _classifier_names(weights, "bert.pooler.", "head.")
+        below = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier.")}
+        weights = weights_from_hf(below, kind, config.num_hidden_layers) | on_top
+    elif kind == "modernbert":
+        weights = weights_from_hf(weights, kind, config.num_hidden_layers)
+        weights = {name.removeprefix("encoder.") if "classifier." in name else name: t for name, t in weights.items()}
+    labels = [str(label) for _, label in sorted((int(i), name) for i, name in hf.get("id2label", {}).items())]
+    dropout = hf.get("classifier_dropout")
+    options = {"dropout": (hf.get("hidden_dropout_prob", 0.0) if dropout is None else dropout)}
+    if task is SequenceClassifier:
+        options["pooling"] = hf.get("classifier_pooling", "cls")
+    return _fill(task(config, labels or ("LABEL_0", "LABEL_1"), **options).to(dtype), weights, where)
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
-def save(model: MaskedLM | Encoder, tokenizer: Tokenizer | None, folder: str | Path) -> Path:
+def save(model: Model, tokenizer: Tokenizer | None, folder: str | Path) -> Path:
     """Write the model and its tokenizer to a folder, each file complete before it takes its name.
 
     Warns when the configuration is one that transformers does not have: such a folder opens here only.
@@ -367,10 +424,11 @@ def save(model: MaskedLM | Encoder, tokenizer: Tokenizer | None, folder: str | P
     kind, why = transformers_kind(model.config)
     if kind is None:
         warnings.warn(f"{why}, so {folder.name} opens with modernbert_edu.load only", stacklevel=2)
-        hf = dict(model_type=OWN_TYPE, architectures=[type(model).__name__], encoder_config=model.config.to_dict())
+        hf = dict(model_type=OWN_TYPE, architectures=[type(model).__name__])
+        hf |= dict(encoder_config=model.config.to_dict()) | classifier_fields(model)
         weights = dict(model.state_dict())
     else:
-        hf = config_to_hf(model.config, kind, _architecture(model, kind))
+        hf = config_to_hf(model.config, kind, _architecture(model, kind)) | classifier_fields(model)
         weights = weights_to_hf(model, kind)
     if tokenizer is not None:
         if tokenizer.vocab_size > model.config.vocab_size:
@@ -399,24 +457,17 @@ def save(model: MaskedLM | Encoder, tokenizer: Tokenizer | None, folder: str | P
 
 def load(
     name: str | Path, *, backend: str = "auto", dtype: torch.dtype | None = None
-) -> tuple[MaskedLM | Encoder, Tokenizer | None]:
+) -> tuple[Model, Tokenizer | None]:
     """Open a folder, or download a published model by its Hub id: -> (model in eval mode, tokenizer).
 
-    The model is a `MaskedLM`, or an `Encoder` where the folder holds no masked-LM head; the tokenizer is None where
+    The model is a `MaskedLM`, a classifier, or an `Encoder` where the folder holds no head; the tokenizer is None where
     the folder holds none. Weights are float32 unless `dtype` says otherwise. Raises `InputError` for whatever does
     not open: no such folder, no safetensors, a truncated file, another kind of model, a Hub id while offline.
     """
     folder = find_folder(name)
     hf = _read_config(folder)
-    config = config_from_hf(hf)
-    weights = read_weights(folder)
-    if hf["model_type"] == OWN_TYPE:
-        prefix = "" if hf.get("architectures") == ["MaskedLM"] else "encoder."
-        weights = {prefix + k: v for k, v in weights.items()}
-    else:
-        weights = weights_from_hf(weights, hf["model_type"], config.num_hidden_layers)
-    model = _build(config, weights, folder.name, dtype or torch.float32)
-    (model.encoder if isinstance(model, MaskedLM) else model).backend = backend
+    model = _open(hf, read_weights(folder), folder.name, dtype or torch.float32)
+    (model if isinstance(model, Encoder) else model.encoder).backend = backend
     has_tokenizer = any((folder / file).exists() for file in ("tokenizer.json", "vocab.txt"))
     return model, load_tokenizer(folder) if has_tokenizer else None
 
