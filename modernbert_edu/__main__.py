@@ -292,7 +292,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     rows = reasons(arguments.recipe or "modernbert")
     for name, (value, why) in rows.items():
-        print(f"{name:<20}{value if isinstance(value, str) or value is None else _plain_number(value):<20}{why}")
+        shown = str(value) if isinstance(value, str | None) else _plain_number(value)
+        print(f"{name:<20}{shown:<20}{why}")
     if arguments.json:
         _write_json(arguments.json, [dict(field=name, value=value, why=why) for name, (value, why) in rows.items()])
     return 0

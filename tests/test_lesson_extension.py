@@ -50,11 +50,17 @@ def test_slow_pairs_are_those_whose_angle_stays_below_a_turn(theta, length):
     assert lesson.turn_length(3, theta, 64) == pytest.approx(length * math.tau / angles[3].item(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("theta", "length"), [(1e4, 8192), (16e4, 8192), (5e5, 8192), (16e4, 2048)])
-def test_within_seen_counts_the_slow_pairs_that_turn_no_further_than_before(theta, length):
-    old = rotary_angles(torch.tensor([1024.0]), 1e4, 64)[0].double()
-    new = rotary_angles(torch.tensor([float(length)]), theta, 64)[0].double()
-    assert lesson.within_seen(theta, length, 1e4, 1024, 64) == int(((old < math.tau) & (new <= old * 1.0001)).sum())
+@pytest.mark.parametrize(("theta", "length"), [(1e4, 8192), (16e4, 8192), (5e5, 8192), (16e4, 2048), (1e4, 1024)])
+def test_unseen_counts_the_pairs_that_point_where_they_never_pointed(theta, length):
+    """By brute force: the directions, in 100 sectors, at every whole distance to either side, old against new."""
+
+    def sectors(one, n):
+        angles = rotary_angles(torch.arange(1 - n, n).double(), one, 64).double()
+        return [set(column.tolist()) for column in (angles.remainder(math.tau) * 100 / math.tau).int().T]
+
+    slow = range(12, 32)  # they move less than a sector from token to token; faster ones come round many times
+    old, new = sectors(1e4, 1024), sectors(theta, length)
+    assert lesson.unseen(theta, length, 1e4, 1024, 64) == sum(len(new[i] - old[i]) > 2 for i in slow)
 
 
 def test_the_trap_is_one_and_springs_open_for_longer_texts():

@@ -1,4 +1,4 @@
-"""What 08_mlm_pretraining measures: the toys against their formulas, the recipes as they are said to differ, figures."""
+"""What 08_mlm_pretraining measures: the toys against formulas, the recipes as they are said to differ, figures."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ from modernbert_edu.training.recipe import Recipe, reasons
 SIZES = dataclasses.replace(
     SCALES["quick"].pretraining,
     vocab_size=320, tokenizer_characters=50_000, corpus_characters=None, sequence_length=32, held_out_sequences=6,
-    batch_size=4, microbatch_size=2, steps=10, evaluations=5,
+    batch_size=4, steps=10, evaluations=5,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -47,16 +47,15 @@ def trained(data):
 @pytest.mark.parametrize("beta2", [0.98, 0.999])
 def test_a_jump_and_a_spike_move_a_number_as_the_formulas_say(beta2):
     k = torch.arange(1, lesson.AFTER + 1, dtype=torch.float64)
-    past = 1e-6 * beta2**k / (1 - beta2**k)  # what v still holds of the quiet steps, which formulas leave out
     for event, m in (("jump", 1 - 0.9**k), ("spike", 0.1 * 0.9 ** (k - 1))):
         v = 1 - beta2**k if event == "jump" else (1 - beta2) * beta2 ** (k - 1)
+        v = v / (1 - beta2 ** (k + lesson.QUIET))  # bias correction: the quiet steps were not for ever
         adam = torch.tensor(lesson.steps_after(event, torch.optim.AdamW, beta2), dtype=torch.float64)
         stable = torch.tensor(lesson.steps_after(event, StableAdamW, beta2), dtype=torch.float64)
         slack = 2e-2 if event == "spike" else 2e-3
         torch.testing.assert_close(adam, m / v.sqrt(), rtol=slack, atol=2e-3)
         clipped = m if event == "jump" else torch.where(k == 1, m, m / v.sqrt())
         torch.testing.assert_close(stable, clipped, rtol=slack, atol=2e-3)
-    assert past.max() < 1e-3
 
 
 def test_what_decay_takes_is_the_product_over_the_steps():
@@ -122,9 +121,8 @@ def test_r_is_watched_in_one_run_with_the_v_of_that_step(trained):
     found = [r for r in records if r["what"] == "update_rms"]
     assert {(r["model"], r["seed"]) for r in found} == {(lesson.BASELINE, SIZES.seeds[0])}
     assert {r["step"] for r in found} == set(range(1, SIZES.steps + 1))
-    assert all(
-        r["value"] == pytest.approx(1, abs=1e-3) for r in found if r["step"] == 1 and "bias" not in r["parameter"]
-    )
+    first = [r["value"] for r in found if r["step"] == 1]  # v is then g^2; below 1 where a gradient is below eps
+    assert max(first) == pytest.approx(1, abs=1e-3) and min(first) > 0
 
     layer = nn.Linear(3, 2)
     optimizer = StableAdamW(layer.parameters(), lr=1e-3)

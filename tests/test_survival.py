@@ -12,11 +12,14 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from modernbert_edu import config, load
 from modernbert_edu.__main__ import main
@@ -84,6 +87,8 @@ def small():
 
 def child(argv, log, largest_file=None):
     """What a process does: the command, on one thread, with all that it prints in a file."""
+    os.setsid()  # Ctrl-C goes to all processes of a group: here to this one and its workers
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a kill would leave behind
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -114,22 +119,26 @@ def start(tmp_path_factory):
     patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     patch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["modernbert_edu.training.launch", "datasets", "test_survival"])
+    # The last is what torch imports, for seconds, when the first layer is computed.
+    context.set_forkserver_preload(["modernbert_edu.training.launch", "datasets", "test_survival", "torch._dynamo"])
     logs, count = tmp_path_factory.mktemp("logs"), iter(range(10**6))
     started = []
 
     def start(argv, **options):
         log = logs / f"{next(count)}.txt"
+        log.touch()
         process = context.Process(target=child, args=(argv, log), kwargs=options)
         process.start()
         process.log = log
         started.append(process)
         return process
 
+    assert ended(start(["pretrain", "--explain"]))[0] == 0  # the server is warm
     yield start
     for process in started:
-        process.kill()
-        process.join()
+        if process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
     patch.undo()
 
 
@@ -222,7 +231,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(start, whole,
             process.kill()
             status, said = ended(process)
             assert status in (0, -signal.SIGKILL), said
-            assert "Traceback" not in said and "broken" not in said
+            assert "Traceback" not in said and "is broken" not in said
             went_on += "going on after step" in said
             if status == 0:
                 break
@@ -234,12 +243,26 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(start, whole,
     print(f"{recipe}: {killed} kills, {half_written} in a checkpoint's writing, {went_on} resumes, {victims} runs")
 
 
+class Cut(BaseException):
+    """Passes all handlers for errors, so nothing is cleaned up: the folder stays as a kill would leave it."""
+
+
+def test_killed_while_the_first_checkpoint_is_written_a_run_begins_anew(corpus, whole, tmp_path, monkeypatch, capsys):
+    def cut(*args, **kwargs):
+        raise Cut
+
+    for place in ("save_file", "os.rename"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"modernbert_edu.training.checkpoints.{place}", cut)
+            with pytest.raises(Cut):
+                main(command(corpus, tmp_path / "run"))
+        assert read_jsonl(tmp_path / "run" / "log.jsonl")  # of steps that no checkpoint holds
+    assert main(command(corpus, tmp_path / "run")) == 0
+    assert "going on" not in capsys.readouterr().out
+    assert outcome(tmp_path / "run") == outcome(whole()[0])
+
+
 def test_killed_while_the_checkpoint_is_written_at_every_place(half, corpus, whole, monkeypatch, capsys):
-    """Not even cleaning up is done, as by a kill or a power cut: the folder stays as the cut found it."""
-
-    class Cut(BaseException):  # passes all handlers for errors
-        pass
-
     places = ["save_file", "file_hash", "_flush", "remove", "os.rename", "append_jsonl", "keep_only"]
     cuts = 0
     for name in places:
@@ -262,7 +285,7 @@ def test_killed_while_the_checkpoint_is_written_at_every_place(half, corpus, who
                     cuts += 1
     assert cuts >= len(places)
     assert main(command(corpus, half)) == 0
-    assert "broken" not in capsys.readouterr().out
+    assert "is broken" not in capsys.readouterr().out
     assert outcome(half) == outcome(whole()[0])
 
 
@@ -294,7 +317,7 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_it_used(whole, corpus, 
     harm(newest / name)
     assert main(command(corpus, out)) == 0
     said = capsys.readouterr().out
-    (line,) = [line for line in said.splitlines() if "broken" in line]
+    (line,) = [line for line in said.splitlines() if "is broken" in line]
     assert newest.name in line and words in line and "taking the one before it" in line
     assert f"going on after step {int(before.name[5:])}" in said
     assert outcome(out) == outcome(reference)
@@ -337,6 +360,25 @@ def test_ctrl_c_and_sigterm_save_and_the_same_command_goes_on(start, whole, corp
     status, said = ended(start(command(corpus, out)))
     assert status == 0 and f"going on after step {newest.step}" in said
     assert outcome(out) == outcome(reference)
+
+
+def test_workers_that_outlive_a_killed_run_do_not_stand_in_its_way(start, whole, corpus, tmp_path):
+    """They hold the folder's lock until they notice, seconds later; Ctrl-C reaches them as well."""
+    out = tmp_path / "run"
+    argv = command(corpus, out, "modernbert", "--workers", "1")
+    first = start(argv)
+    assert wait_for(first, lambda: any((out / "checkpoints").glob("step-*")))
+    first.kill()
+    while psutil.pid_exists(first.pid):  # not `join`, which waits for its workers too
+        time.sleep(0.001)
+    second = start(argv)
+    assert wait_for(second, lambda: "going on after step" in second.log.read_text()), second.log.read_text()
+    os.killpg(second.pid, signal.SIGINT)
+    status, said = ended(second)
+    assert (status, said.splitlines()[-1]) == (130, "modernbert-edu: stopped"), said
+    status, said = ended(start(argv))
+    assert status == 0, said
+    assert outcome(out) == outcome(whole()[0])
 
 
 def test_resume_needs_the_folder_only(half, whole, capsys):

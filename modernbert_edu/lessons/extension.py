@@ -64,14 +64,15 @@ def unturned(theta: float, head_size: int, length: int) -> int:
     return sum(turn_length(pair, theta, head_size) > length for pair in range(head_size // 2))
 
 
-def within_seen(theta: float, length: int, old_theta: float, old_length: int, head_size: int) -> int:
-    """Of the pairs that did not turn once within the old length: those that turn no further within the new one.
+def unseen(theta: float, length: int, old_theta: float, old_length: int, head_size: int) -> int:
+    """Pairs of a head that meet angles, within `length` tokens, that the old theta and length have not shown.
 
-    Their angles at every new distance are angles that training has shown already.
+    An encoder looks both ways, so a pair that turned half round to each side has shown every angle there is. Of the
+    others, those count that turn further now than they did.
     """
-    slow = range(head_size // 2 - unturned(old_theta, head_size, old_length), head_size // 2)
-    ratio = [turn_length(i, theta, head_size) / turn_length(i, old_theta, head_size) for i in slow]
-    return sum(r >= length / old_length - 1e-9 for r in ratio)
+    old, new = ([n / turn_length(i, one, head_size) for i in range(head_size // 2)]
+                for n, one in ((old_length, old_theta), (length, theta)))  # fmt: skip
+    return sum(before < 0.5 and after > before * (1 + 1e-9) for before, after in zip(old, new, strict=True))
 
 
 class CachedRotary:
@@ -616,7 +617,7 @@ def plot_context(records: Sequence[dict]) -> Figure:
 def plot_needle(records: Sequence[dict]) -> Figure:
     """Share of values found by distance for each model, with the reach of one local layer and the trained length."""
     found = [r for r in records if r["what"] == "needle_accuracy"]
-    figure, (ax,) = _figure(10.5, 4.8, 1, found)
+    figure, (ax,) = _figure(9, 5.4, 1, found)
     for name in dict.fromkeys(r["model"] for r in found):
         _line(ax, [r for r in found if r["model"] == name], "distance", 100, bars=True, label=name, **LOOKS[name])
     facts = next(r for r in records if r["what"] == "needle_facts")
@@ -628,12 +629,11 @@ def plot_needle(records: Sequence[dict]) -> Figure:
         ax.axvline(x, color=plots.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
         ax.annotate(f" {words}: {x:,}", (x, 108), fontsize=8, color=plots.FAINT, annotation_clip=False)
     ax.axhline(100 * facts["value"], color="black", linewidth=0.9, linestyle=(0, (1, 2)))
-    ax.annotate("guessing", (1, 100 * facts["value"]), xycoords=("axes fraction", "data"), fontsize=8, ha="right",
-                va="bottom")  # fmt: skip
+    ax.annotate("guessing", (1.005, 100 * facts["value"]), xycoords=("axes fraction", "data"), fontsize=8, va="center")
     _octaves(ax, sorted({r["distance"] for r in found}), "distance between the two places of a key (tokens), log scale")
     ax.set(ylabel="values found (%)", ylim=(-3, 106))
     ax.set_title(f"Needles in texts of {found[0]['length']:,} tokens", pad=30)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

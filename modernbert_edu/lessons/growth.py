@@ -479,7 +479,8 @@ def plot_starts(records: Sequence[dict]):
     left.set_yticks(range(len(bars) + 1), [*(r["model"] for r in bars), "other offsets"])
     left.invert_yaxis()
     left.margins(x=0.12)
-    left.set(xlabel="held-out loss before training (nats)", title="The large model, by its start")
+    left.set(xlabel="held-out loss before training (nats); dashes: unigram entropy")
+    left.set_title("The large model, by its start")
     for record in records:
         if record["what"] == "unigram_entropy":
             left.axvline(record["value"], color=plots.FAINT, linestyle=(0, (2, 2)), linewidth=1)

@@ -52,7 +52,7 @@ def recipe_of(variant: str, sizes: PretrainingScale) -> Recipe:
         tokens=sizes.steps * per_step,
         length=sizes.sequence_length,
         tokens_per_step=per_step,
-        microbatch_tokens=sizes.microbatch_size * sizes.sequence_length,
+        microbatch_tokens=per_step,
         learning_rate=sizes.stable_rate,
     )
     changes = {
@@ -148,7 +148,7 @@ def measure_averages(kept: Sequence[dict], data: TextData, sizes: PretrainingSca
 
 # ---- toys ------------------------------------------------------------------------------------------------------------
 
-QUIET, AFTER, LOUDER = 400, 40, 1000.0  # steps before, steps watched, and how much larger the gradient then is
+QUIET, AFTER, LOUDER = 3000, 40, 1000.0  # steps before, steps watched, and how much larger the gradient then is
 
 
 def steps_after(event: str, optimizer_class, beta2: float, peak: float = 1e-3) -> list[float]:
@@ -248,7 +248,7 @@ def _measure_rates(data: TextData, sizes: PretrainingScale, device) -> list[dict
 
 
 def _measure_optimizers(data: TextData, sizes: PretrainingScale, device) -> list[dict]:
-    """AdamW with all tensors in one call (as torch does on a GPU), tensor by tensor, and StableAdamW: the step alone."""
+    """The step alone: AdamW with all tensors in one call (as torch does on a GPU), tensor by tensor, StableAdamW."""
     recipe, made = recipe_of(BASELINE, sizes), {}
     for name in ("AdamW, all at once", "AdamW, tensor by tensor", "StableAdamW"):
         model = new_model(sizes, data, sizes.seed).to(device)

@@ -176,7 +176,8 @@ def launch(request: Request, out: str | Path, device: torch.device, *, shard: bo
             hub=open_stream(request.corpus) if request.stream else None, on_record=on_record,
         )  # fmt: skip
         if group.first:
-            _report(run, data, model, out)
+            # Cut up, the model in memory answers only when all processes ask it.
+            _report(run, data, load(out)[0] if shard else model, out)
         return run if group.first else None
 
 

@@ -113,7 +113,7 @@ def train_mlm(
     return run
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and no inference_mode: of the weights that FSDP gathers here, training goes on with the outermost
 def evaluate_mlm(
     model: MaskedLM,
     sequences: Sequence[list[int]],
@@ -128,7 +128,9 @@ def evaluate_mlm(
     """(mean loss in nats, accuracy) over the masked tokens of `sequences`; the masks depend on `seed` alone."""
     device = torch.device(device)
     was_training = model.training
-    model.to(device).eval()
+    if next(model.parameters()).device != device:  # a model that FSDP has cut up cannot be moved, not even to its place
+        model.to(device)
+    model.eval()
     generator = torch.Generator().manual_seed(seed)
     loss_sum = correct = masked = 0.0
     for start in range(0, len(sequences), batch_size):

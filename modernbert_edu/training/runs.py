@@ -389,9 +389,7 @@ class Run:
             yield
         except (InputError, OSError, SafetensorError) as error:
             reason = error if isinstance(error, InputError) else f"cannot write to {self.out}: {error}"
-            raise InputError(
-                f"{reason}. {self._last_good()}; free some space, then the same command goes on"
-            ) from None
+            raise InputError(f"{reason}. {self._last_good()}; free some space, then the same command goes on") from None
 
     def regular_steps(self) -> list[int]:
         """The steps up to now whose checkpoints belong to the plan, not to a Ctrl-C."""

@@ -4,8 +4,32 @@ Each is a mistake that learners make. A check that lets one pass, or that cannot
 The functions bear the names that the lessons give them; `torch`, `math` and `F` are at hand as in the lessons.
 """
 
-from . import alternating, extension, geglu, growth, prenorm, pretraining, rope, tokenizer, tour, unpadding, vanilla_bert
+from . import (
+    alternating,
+    extension,
+    geglu,
+    growth,
+    prenorm,
+    pretraining,
+    rope,
+    tokenizer,
+    tour,
+    unpadding,
+    vanilla_bert,
+)
 
 PLANTED: dict[str, list[tuple[str, str]]] = {}
-for _lesson in (alternating, extension, geglu, growth, prenorm, pretraining, rope, tokenizer, tour, unpadding, vanilla_bert):
+for _lesson in (
+    alternating,
+    extension,
+    geglu,
+    growth,
+    prenorm,
+    pretraining,
+    rope,
+    tokenizer,
+    tour,
+    unpadding,
+    vanilla_bert,
+):
     PLANTED |= _lesson.PLANTED

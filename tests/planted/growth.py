@@ -14,7 +14,7 @@ PLANTED["check_center_tile_1d"] = [
     (_TILE + "return torch.cat([x_N.flip(0), x_N, x_N.flip(0)])[old - offset:][:new]", "mirrored"),
     (_TILE + "return x_N[torch.arange(new) * old // new]", "repeated in place"),
     (_TILE + "return x_N.repeat(-(-new // old) + 1)", "cut it to"),
-    (_TILE + "return torch.cat([x_N[-offset:], x_N, x_N[:new - old - offset]])", "from 4 to 5 numbers: expected the shape"),
+    (_TILE + "return torch.cat([x_N[-offset:], x_N, x_N[:new - old - offset]])", "from 4 to 5 numbers: expected"),
     (_TILE + "x_N[(torch.arange(new) - offset) % old]", "returned None"),
 ]
 
