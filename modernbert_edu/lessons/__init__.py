@@ -66,10 +66,12 @@ def draw(lesson: str, records: Sequence[dict], folder: str | Path) -> list[Path]
     return [plots.save(figure(records), Path(folder) / f"{stem}.png") for stem, figure in module.FIGURES.items()]
 
 
-def redraw(folder: str | Path = "figures") -> list[Path]:
-    """Draw every lesson's figures again from the best records that are kept."""
+def redraw(folder: str | Path = "figures", only: Sequence[str] | None = None) -> list[Path]:
+    """Draw every lesson's figures again from the best records that are kept, or those of the lessons named so."""
     drawn = []
     for lesson in MODULES:
+        if only and not lesson.startswith(tuple(only)):
+            continue
         records = recorded(lesson, folder)
         if records:
             drawn += draw(lesson, records, folder)

@@ -4,32 +4,9 @@ Each is a mistake that learners make. A check that lets one pass, or that cannot
 The functions bear the names that the lessons give them; `torch`, `math` and `F` are at hand as in the lessons.
 """
 
-from . import (
-    alternating,
-    extension,
-    geglu,
-    growth,
-    prenorm,
-    pretraining,
-    rope,
-    tokenizer,
-    tour,
-    unpadding,
-    vanilla_bert,
-)
+import importlib
+import pkgutil
 
 PLANTED: dict[str, list[tuple[str, str]]] = {}
-for _lesson in (
-    alternating,
-    extension,
-    geglu,
-    growth,
-    prenorm,
-    pretraining,
-    rope,
-    tokenizer,
-    tour,
-    unpadding,
-    vanilla_bert,
-):
-    PLANTED |= _lesson.PLANTED
+for _module in pkgutil.iter_modules(__path__):
+    PLANTED |= importlib.import_module(f"{__name__}.{_module.name}").PLANTED
