@@ -108,6 +108,35 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, required=True, help="folder for the grown model")
     verb.set_defaults(run=grow)
 
+    verb = verbs.add_parser("finetune", parents=[common], help="train a pretrained model on labelled text")
+    verb.add_argument("model", metavar="MODEL", help="a folder or a Hub id, with or without its masked-LM head")
+    verb.add_argument(
+        "--task",
+        required=True,
+        metavar="T",
+        help="a GLUE task (sst2, mrpc, stsb, ...), or text, pair, number or words for a table of your own",
+    )
+    verb.add_argument(
+        "--data", type=Path, metavar="FILE", help="tsv, csv, jsonl or parquet; without it GLUE from the Hub"
+    )
+    verb.add_argument("--held-out", type=Path, metavar="FILE", help="to judge by (default: a tenth of --data)")
+    verb.add_argument("--columns", nargs="+", metavar="C", help="of the text, or of a pair's two texts (the task's)")
+    verb.add_argument("--label", metavar="C", help="column of the answers (label)")
+    verb.add_argument("--metrics", nargs="+", metavar="M", help="accuracy, f1, macro_f1, matthews, pearson, spearman")
+    verb.add_argument("--rate", type=float, help="learning rate (the task's)")
+    verb.add_argument("--weight-decay", type=float, help="(the task's)")
+    verb.add_argument("--epochs", type=int, help="(the task's)")
+    verb.add_argument("--batch-size", type=int, help="(32)")
+    verb.add_argument("--max-length", type=int, help="tokens; longer texts are cut and counted (what the model takes)")
+    verb.add_argument("--pooling", choices=("cls", "mean"), help="what stands for a text (cls)")
+    verb.add_argument("--patience", type=int, metavar="N", help="stop after N evaluations without a better one")
+    verb.add_argument("--sweep", nargs="+", type=float, metavar="RATE", help="try these learning rates, keep the best")
+    verb.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="so many runs; the best is kept, all are shown (1)"
+    )
+    verb.add_argument("--out", type=Path, required=True, help="folder for the classifier and results.json")
+    verb.set_defaults(run=finetune)
+
     verb = verbs.add_parser(
         "ablate", parents=[common, corpus], help="train variants of BERT or ModernBERT that differ in a switch or two"
     )
@@ -311,6 +340,22 @@ def grow(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def finetune(arguments: argparse.Namespace) -> int:
+    from .runtime import resolve_device
+    from .tasks.launch import run_finetune
+
+    names = ("rate", "weight_decay", "epochs", "batch_size", "max_length", "pooling", "patience", "seed")
+    records = run_finetune(
+        arguments.model, arguments.task, arguments.out, data=arguments.data, held_out=arguments.held_out,
+        columns=arguments.columns, label=arguments.label, metrics=arguments.metrics, rates=arguments.sweep,
+        seeds=arguments.seeds, device=resolve_device(arguments.device),
+        **{name: getattr(arguments, name) for name in names},
+    )  # fmt: skip
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
 def ablate(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
@@ -442,7 +487,8 @@ def notebooks(arguments: argparse.Namespace) -> int:
         arguments.folder, arguments.out, scale=scale, only=arguments.only, in_place=arguments.in_place,
         figures=arguments.figures,
     )  # fmt: skip
-    drawn = tour.redraw(arguments.figures) + lessons.redraw(arguments.figures)
+    drawn = [] if arguments.only else tour.redraw(arguments.figures)
+    drawn += lessons.redraw(arguments.figures, arguments.only)
     print(f"figures drawn: {', '.join(map(str, drawn)) or 'none, nothing has been measured yet'}")
     if arguments.json:
         _write_json(arguments.json, [{**vars(result), "executed": str(result.executed)} for result in results])
