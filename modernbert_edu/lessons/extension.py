@@ -621,19 +621,17 @@ def plot_needle(records: Sequence[dict]) -> Figure:
     for name in dict.fromkeys(r["model"] for r in found):
         _line(ax, [r for r in found if r["model"] == name], "distance", 100, bars=True, label=name, **LOOKS[name])
     facts = next(r for r in records if r["what"] == "needle_facts")
-    for x, words in (
-        (facts["half_window"], "one window"),
-        (facts["short"], "phase one"),
-        (facts["long"], "long texts"),
-    ):
-        ax.axvline(x, color=plots.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
-        ax.annotate(f" {words}: {x:,}", (x, 108), fontsize=8, color=plots.FAINT, annotation_clip=False)
+    marks = {"half_window": "one window", "short": "phase one", "long": "long texts"}
+    for height, (name, words) in zip((107, 112, 107), marks.items(), strict=True):  # neighbours on two heights
+        ax.axvline(facts[name], color=plots.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+        place = dict(fontsize=8, color=plots.FAINT, ha="center", annotation_clip=False)
+        ax.annotate(f"{words}: {facts[name]:,}", (facts[name], height), **place)
     ax.axhline(100 * facts["value"], color="black", linewidth=0.9, linestyle=(0, (1, 2)))
     ax.annotate("guessing", (1.005, 100 * facts["value"]), xycoords=("axes fraction", "data"), fontsize=8, va="center")
     _octaves(ax, sorted({r["distance"] for r in found}), "distance between the two places of a key (tokens), log scale")
     ax.set(ylabel="values found (%)", ylim=(-3, 106))
-    ax.set_title(f"Needles in texts of {found[0]['length']:,} tokens", pad=30)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    ax.set_title(f"Needles in texts of {found[0]['length']:,} tokens", pad=28)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

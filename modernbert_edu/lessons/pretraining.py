@@ -528,6 +528,7 @@ def _plot_differences(ax, records: Sequence[dict]) -> None:
     ax.set_yticks(range(len(found)), [d.model for d in found])
     ax.set_ylim(len(found) - 0.5, -0.5)
     ax.set(title="At the end, seed by seed", xlabel="loss minus that of ModernBERT's recipe (nats)")
+    ax.locator_params(axis="x", nbins=6)
 
 
 def plot_rms(records: Sequence[dict]):

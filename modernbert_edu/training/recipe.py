@@ -231,11 +231,11 @@ _BERT_2018: dict[str, tuple[object, str]] = {
 
 # Warner et al. 2024, section 2.2 and table 3; the batch in sequences is the published configuration's.
 _MODERNBERT: dict[str, tuple[object, str]] = {
-    "tokens": (1_719_000_000_000, "1.719 trillion (table 3): data, not steps, is what small encoders lacked"),
+    "tokens": (1_719_000_000_000, "1.719 trillion (table 3)"),
     "length": (1024, "attention is quadratic: most is learnt where it is cheap, and length comes after"),
     "tokens_per_step": (4608 * 1024, "4,608 sequences"),
     "microbatch_tokens": (96 * 1024, "96 sequences on each GPU, packed into one row"),
-    "batch_warmup_tokens": (50_000_000_000, "early gradients agree with each other, so small batches do"),
+    "batch_warmup_tokens": (50_000_000_000, "while the loss falls fast, small batches do"),
     "batch_warmup_start": (768 * 1024, "768 sequences, a sixth of the full batch"),
     "packing": (True, "rows more than 99 % full, so that every step costs the same (2.2.1)"),
     "mask_rate": (0.3, "more to learn from each pass (2.2.2, after Wettig et al. 2023)"),
