@@ -29,17 +29,18 @@ def show_figure(figure, text: str) -> None:
     _display({"image/png": png, "text/plain": f"[figure: {text}]"})
 
 
-def show_attention(weights: Tensor, tokens: Sequence[str], title: str) -> None:
+def show_attention(weights: Tensor, tokens: Sequence[str], title: str, darkest: float | None = None) -> None:
     """Heat maps of attention weights, (S, S) or one for each head (H, S, S); a row is a query and sums to 1.
 
-    The grey scale ends at the tenth above the largest weight: rows of many small weights would all be light otherwise.
+    The grey scale ends at the tenth above the largest weight, for rows of many small weights would all be light
+    otherwise, or at `darkest`, for pictures to be compared.
     """
     weights = weights.detach().float().cpu()
     weights = weights[None] if weights.dim() == 2 else weights
     H, S = weights.shape[0], len(tokens)
     if weights.shape != (H, S, S):
         raise InputError(f"weights {tuple(weights.shape)} do not fit {S} tokens: give (S, S) or (H, S, S)")
-    darkest = min(1.0, math.ceil(10 * weights.max().item()) / 10)
+    darkest = darkest or min(1.0, math.ceil(10 * weights.max().item()) / 10)
     side = max(2.6, 0.55 * S + 0.9)
     figure, axes = _figure(side * H + 0.9, side + 0.5, columns=H)
     for head, axis in enumerate(axes):
@@ -146,7 +147,7 @@ def _write_values(axis, values: Tensor, darkest: float) -> None:
         return
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
-            color = "white" if value > 0.6 * darkest else "black"
+            color = "white" if value > 0.5 * darkest else "black"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
 
 

@@ -513,7 +513,7 @@ def plot_cost(records: Sequence[dict]):
             look = dict(color=(plots.FAINT, plots.STYLES["ModernBERT"]["color"])[place], hatch=("", "//")[place])
             ax.bar(place, height, width=0.6, yerr=half or None, capsize=4, edgecolor="white", **look)
             text = f"{height:,.0f}" if height >= 100 else f"{height:.3g}"
-            ax.annotate(text, (place, height + half), xytext=(0, 3), textcoords="offset points", ha="center")
+            ax.annotate(text, (place, height + half), xytext=(0, 6), textcoords="offset points", ha="center")
         ax.set_xticks(range(len(bars)), [name for name, *_ in bars])
         ax.set_ylabel(label)
         ax.margins(y=0.14)
