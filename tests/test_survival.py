@@ -89,6 +89,7 @@ def child(argv, log, largest_file=None):
     """What a process does: the command, on one thread, with all that it prints in a file."""
     os.setsid()  # Ctrl-C goes to all processes of a group: here to this one and its workers
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a kill would leave behind
+    multiprocessing.set_start_method(None, force=True)  # workers start as they would without a fork server
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -368,6 +369,8 @@ def test_workers_that_outlive_a_killed_run_do_not_stand_in_its_way(start, whole,
     argv = command(corpus, out, "modernbert", "--workers", "1")
     first = start(argv)
     assert wait_for(first, lambda: any((out / "checkpoints").glob("step-*")))
+    workers = psutil.Process(first.pid).children()
+    assert workers
     first.kill()
     while psutil.pid_exists(first.pid):  # not `join`, which waits for its workers too
         time.sleep(0.001)
@@ -379,6 +382,7 @@ def test_workers_that_outlive_a_killed_run_do_not_stand_in_its_way(start, whole,
     status, said = ended(start(argv))
     assert status == 0, said
     assert outcome(out) == outcome(whole()[0])
+    assert not psutil.wait_procs(workers, timeout=30)[1]  # gone by themselves
 
 
 def test_resume_needs_the_folder_only(half, whole, capsys):

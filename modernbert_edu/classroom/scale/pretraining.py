@@ -21,8 +21,8 @@ class PretrainingScale(TextScale):
 
     batch_size: int = 8  # sequences of full length in a step, and in one forward pass
     steps: int = 300
-    # Each the best of 2e-3, 3e-3 and 4e-3 by the mean over both seeds at these sizes. With 4e-3 one seed of ModernBERT's
-    # recipe ended at 3.57 nats and the other at 4.96.
+    # Each the best of 2e-3, 3e-3 and 4e-3 by the mean over both seeds at these sizes. With 4e-3 one seed of
+    # ModernBERT's recipe ended at 3.57 nats and the other at 4.96.
     stable_rate: float = 3e-3  # ModernBERT's recipe
     fewer_rate: float = 2e-3  # the same with 15 % masked
     adamw_rate: float = 4e-3  # the same with BERT's optimizer and plan
