@@ -4,6 +4,8 @@ That the cells run, and that facts come out as stored, is nbval's part (`pytest 
 being there; its planted wrong answers go to planted/.
 """
 
+import ast
+import builtins
 import math
 import re
 import statistics
@@ -99,6 +101,21 @@ def run_answer(source, name):
     namespace = {"torch": torch, "math": math, "F": F, "nn": torch.nn}
     exec(compile(source, "<answer>", "exec"), namespace)
     return namespace[name]
+
+
+def names_defined(source):
+    """What a cell imports, assigns or defines at its top level, and in the targets of its loops."""
+    tree, names = ast.parse(source), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+    return names
 
 
 # ------------------------------------------------------------------------------------------------ the file
@@ -269,3 +286,17 @@ def test_every_exercise_has_planted_wrong_answers():
 def test_every_check_is_asked_somewhere():
     there = {name for name in vars(checks) if name.startswith("check_")}
     assert there == {check for _, check, *_ in EXERCISE_LIST}
+
+
+@pytest.mark.parametrize(
+    ("path", "check", "function", "stub", "solution"), lesson_exercises(), ids=lambda x: str(x)[-30:]
+)
+def test_a_solution_uses_only_names_that_its_lesson_has(path, check, function, stub, solution):
+    """Typed into the lesson, it must run: `run_answer` above lends it more than the lesson may have imported."""
+    known = names_defined(solution) | set(dir(builtins))
+    for cell in cells_of(path, "code"):
+        known |= names_defined(cell.source)
+        if "exercise" in cell.metadata.get("tags", []) and cell.source == stub:
+            break
+    used = {node.id for node in ast.walk(ast.parse(solution)) if isinstance(node, ast.Name)}
+    assert used <= known, f"{path.stem}, {function}: {', '.join(sorted(used - known))} is not imported there"

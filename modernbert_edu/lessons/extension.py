@@ -584,6 +584,7 @@ def _line(ax: Axes, mine: Sequence[dict], x: str, scale: float = 1, bars: bool =
 def _octaves(ax: Axes, at: Sequence[int], label: str) -> None:
     from matplotlib.ticker import NullLocator
 
+    at = [n for i, n in enumerate(at) if i == len(at) - 1 or at[i + 1] >= 1.3 * n]  # labels that would touch
     ax.set_xscale("log", base=2)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(at, [f"{n:,}" for n in at], rotation=45, ha="right", rotation_mode="anchor")

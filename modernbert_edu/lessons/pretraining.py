@@ -1,7 +1,7 @@
 """What 08_mlm_pretraining measures, and its figures.
 
 toys       steps_after, kept_by_decay     what an optimizer does with one number
-weights    std_by_matrix, stream_by_layer the initialisation, against its formula and without its scaling
+weights    std_by_matrix, std_by_formula  the initialisation, against its formula
 training   train_variants                 one model by three recipes: held-out loss, r of each tensor, checkpoints
 cost       measure_cost                   a step at several masking rates, and the optimizers alone
 """
@@ -280,7 +280,7 @@ RECIPE_COLUMNS = ("field", "BERT", "ModernBERT")
 REASON_COLUMNS = ("field", "value", "why")
 VARIANT_COLUMNS = ("recipe", "peak rate", "loss of each seed (nats)", "minus ModernBERT's [95 %]",
                    "masked tokens right", "waiting for data")  # fmt: skip
-COST_COLUMNS = ("masked", "of tokens", "operations", "seconds", "MiB kept for backward")
+COST_COLUMNS = ("masked", "share of all tokens", "operations", "seconds", "MiB kept for backward")
 OPTIMIZER_COLUMNS = ("optimizer", "milliseconds a step", "bytes of state a parameter")
 
 

@@ -175,7 +175,8 @@ def describe(records: Sequence[dict]) -> str:
 def _words(ratio: float | None, axis: str) -> str:
     if ratio is None:
         return "not every seed comes to BERT's end"
-    return f"{ratio:.1f} times fewer {axis}" if ratio >= 1 else f"{1 / ratio:.1f} times as many {axis}"
+    slower, times = ("BERT", ratio) if ratio >= 1 else ("ModernBERT", 1 / ratio)
+    return f"{slower} takes {times:.1f} times the {axis}"
 
 
 def plot_headline(records: Sequence[dict]) -> Figure:
@@ -203,6 +204,7 @@ def plot_headline(records: Sequence[dict]) -> Figure:
             passed, [s["loss"]] * len(passed), "k|", markersize=14, markeredgewidth=1.8, label="ModernBERT passes it"
         )
         ax.set_xlim(left=0)
+        ax.locator_params(axis="x", nbins=5)
         plots._finish_learning(ax, "held_out_loss", name, "nats")
         ratio = s[name]["ratio"]
         ax.set_title(_words(ratio, name), fontsize=10)

@@ -124,8 +124,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """`tensor` on the parameter's device, cut up as the parameter is."""
-    tensor = tensor.to(parameter.device)
+    """A copy of `tensor` on the parameter's device, cut up as the parameter is."""
+    tensor = tensor.to(parameter.device, copy=True)
     if not hasattr(parameter, "full_tensor") or tensor.dim() == 0:
         return tensor
     from torch.distributed.tensor import distribute_tensor

@@ -20,7 +20,7 @@ class PretrainScale(TextScale):
     microbatch_size: int = 8  # and in one forward pass
     steps: int = 2400
     bert_rate: float = 2e-3
-    modernbert_rate: float = 4e-3
+    modernbert_rate: float = 2e-3
     workers: int = 0  # processes that pack and mask ahead; on two cores they would take them from the model
 
     extension_steps: int = 400  # of `extend`, the decay included
