@@ -68,7 +68,7 @@ def torchrun(argv, program=("-m", "modernbert_edu"), **environment):
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program, *argv]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment}
-    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
 
 
 def run_two(argv, *program, **environment):
