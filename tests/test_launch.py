@@ -1,6 +1,7 @@
 """From words to a run: what `pretrain`, `extend` and `grow` make of their arguments, and what they refuse."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from modernbert_edu.__main__ import main
 from modernbert_edu.classroom.scale import get_scale
 from modernbert_edu.training import checkpoints, launch
 from modernbert_edu.training.recipe import Recipe
+from modernbert_edu.training.schedule import step_sizes
 
 SMALL = ["--set", "length=64", "--set", "tokens_per_step=256", "--set", "microbatch_tokens=256", "--set", "tokens=2048"]
 
@@ -147,3 +149,15 @@ def test_masks_are_filled_in_words(finished):
     model, tokenizer = load(finished)
     lines = launch.filled_masks(model, tokenizer, [tokenizer.encode("w1 w2 w3 w4 w5 w6 w7 w8")])
     assert lines and all("[MASK]" in line and "was" in line and "%" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "world"),
+    [(dict(batch_warmup_start=98_304), 8), (dict(tokens_per_step=393_216, batch_warmup_start=393_216), 32)],
+)
+def test_the_readmes_commands_for_many_gpus_divide_every_step(changes, world):
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    assert all(f"--set {name}={value}" in readme for name, value in changes.items())
+    request = launch.pretrain_request(get_scale("gpu").pretrain, "modernbert", None, changes)
+    recipe = Recipe.from_dict(request.recipe)
+    assert all(size // recipe.microbatch_tokens % world == 0 for size in set(step_sizes(recipe)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..measure.plots import _line_style, _new_figure, png_bytes
+from ..measure.plots import line_style, new_figure, png_bytes
 from ..runtime import _in_notebook
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class LivePlot:
         """The figure of all records so far. It does not move any more."""
         from matplotlib.ticker import EngFormatter
 
-        figure = _new_figure(7.2, 4.2)
+        figure = new_figure(7.2, 4.2)
         ax = figure.add_subplot()
         figure.subplots_adjust(left=0.11, right=0.97, top=0.9, bottom=0.2)
         ax.spines[["top", "right"]].set_visible(False)
@@ -96,7 +96,7 @@ class LivePlot:
     def _draw_model(self, ax: Axes, model: str) -> None:
         """One line and its points for each seed, all in the model's own style."""
         curves = _by_seed([record for record in self.records if record["model"] == model], self.x)
-        style = _line_style(self.records, model)
+        style = line_style(self.records, model)
         line = {**style, "marker": "", "linewidth": 1.2}
         points = {**style, "linestyle": "", "markersize": 6}
         for seed, (train, held_out) in curves.items():

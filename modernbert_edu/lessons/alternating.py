@@ -311,7 +311,7 @@ def draw_mask(length: int, window: int, documents: int = 1, block: int = BLOCK) 
     if window >= layout.max_seqlen - 1:  # then local is global, and there are no blocks
         computed = own
 
-    figure = plots._new_figure(9.2, 4.9)
+    figure = plots.new_figure(9.2, 4.9)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.84, bottom=0.14, wspace=0.22)
     for ax, title, allowed, grey in zip(
         figure.subplots(1, 2), ("global layer", f"local layer, {window} keys on each side"), (own, near),
@@ -345,7 +345,7 @@ def _axes(ax: Axes, title: str, y: str, lengths: Sequence[int], x: str = "tokens
 
 def _lines(ax: Axes, records: Sequence[dict], what: str, scale: float = 1, label: Callable[[str], str] = str) -> None:
     """One line a pattern, with its spread, in the order of STYLES."""
-    chosen = plots._select(records, what)
+    chosen = plots.select(records, what)
     for model in [name for name in STYLES if any(r["model"] == name for r in chosen)]:
         mine = sorted((r for r in chosen if r["model"] == model), key=lambda r: r["length"])
         values = [r["value"] / scale for r in mine]
@@ -363,11 +363,11 @@ def _lines(ax: Axes, records: Sequence[dict], what: str, scale: float = 1, label
 
 def plot_receptive_field(records: Sequence[dict]) -> Figure:
     """Tokens seen after each layer, gradient against formula, and how strong the dependence is by distance."""
-    chosen = plots._select(records, "receptive_field")
-    figure = plots._new_figure(11, 4.4)
+    chosen = plots.select(records, "receptive_field")
+    figure = plots.new_figure(11, 4.4)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.86, bottom=0.2, wspace=0.24)
     left, right = figure.subplots(1, 2)
-    for model in plots._models(chosen):
+    for model in plots.model_names(chosen):
         mine = [r for r in chosen if r["model"] == model]
         layers, style = [r["layer"] for r in mine], STYLES[model]
         left.plot(
@@ -394,14 +394,14 @@ def plot_receptive_field(records: Sequence[dict]) -> Figure:
     for ax in (left, right):
         ax.grid(True, color="#dddddd", linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 def plot_attention_cost(records: Sequence[dict]) -> Figure:
     """One attention layer: seconds with the formulas behind them, and bytes, against the length of the document."""
-    timed = plots._select(records, "attention_seconds")
+    timed = plots.select(records, "attention_seconds")
     lengths = sorted({r["length"] for r in timed})
-    figure = plots._new_figure(12, 5.2)
+    figure = plots.new_figure(12, 5.2)
     figure.subplots_adjust(left=0.06, right=0.985, top=0.9, bottom=0.24, wspace=0.2)
     left, right = figure.subplots(1, 2)
     # One number is fitted: the seconds of a pair, from G at its longest. All formula lines are drawn with it.
@@ -429,20 +429,20 @@ def plot_attention_cost(records: Sequence[dict]) -> Figure:
     _lines(right, records, "attention_bytes", plots.MIB)
     kept = sorted({r["length"] for r in records if r["what"] == "attention_bytes"})
     _axes(right, "Memory of one attention layer in training", "memory (MiB), log scale", kept)
-    plots._ticks_within_decades(right)
+    plots.ticks_within_decades(right)
     left.legend(fontsize=8.5)
     right.legend(fontsize=9)
     shown = [r for r in records if r["what"] in ("attention_seconds", "attention_bytes")]
-    return plots._finish(figure, shown, own=True)
+    return plots.finish(figure, shown, own=True)
 
 
 def plot_short_documents(records: Sequence[dict]) -> Figure:
     """How many times faster a local layer is than a global one, against the length of the documents."""
-    chosen = plots._select(records, "packed_seconds")
+    chosen = plots.select(records, "packed_seconds")
     by = {(r["model"], r["length"]): r for r in chosen}
     lengths = sorted({r["length"] for r in chosen})
     w, same = chosen[0]["window"], chosen[0]["window"] + 1
-    figure = plots._new_figure(8.4, 4.8)
+    figure = plots.new_figure(8.4, 4.8)
     figure.subplots_adjust(left=0.1, right=0.97, top=0.9, bottom=0.2)
     ax = figure.subplots()
     ax.axvspan(lengths[0] / 1.1, same, color="#eeeeee", zorder=0)
@@ -461,16 +461,16 @@ def plot_short_documents(records: Sequence[dict]) -> Figure:
           "tokens of each document, log scale")  # fmt: skip
     ax.text(math.sqrt(lengths[0] * same), ax.get_ylim()[1] * 0.8, f"up to {same} tokens\nL is G", ha="center",
             va="top", fontsize=9)  # fmt: skip
-    plots._ticks_within_decades(ax)
+    plots.ticks_within_decades(ax)
     ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0.3, 1))
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 def plot_encoder(records: Sequence[dict]) -> Figure:
     """The whole encoder with each pattern: tokens per second forward, and bytes for training."""
     chosen = [r for r in records if r["what"] in ("forward_tokens_per_second", "train_memory_bytes") and "layers" in r]
     lengths = sorted({r["length"] for r in chosen})
-    figure = plots._new_figure(11, 4.8)
+    figure = plots.new_figure(11, 4.8)
     figure.subplots_adjust(left=0.08, right=0.985, top=0.9, bottom=0.25, wspace=0.22)
     left, right = figure.subplots(1, 2)
     layers = {r["model"]: r["layers"] for r in chosen}
@@ -478,13 +478,13 @@ def plot_encoder(records: Sequence[dict]) -> Figure:
     _lines(right, chosen, "train_memory_bytes", plots.MIB)
     x = "tokens of each sequence, log scale"
     _axes(left, "Whole encoder: speed, forward", "tokens/s, log scale", lengths, x)
-    plots._ticks_within_decades(left)
+    plots.ticks_within_decades(left)
     _axes(right, f"Whole encoder: memory for {chosen[0]['batch_tokens']:,} tokens", "memory (MiB)", lengths, x)
     right.set_yscale("linear")
     right.set_ylim(0, 1.1 * max(r["value"] for r in chosen if r["what"] == "train_memory_bytes") / plots.MIB)
     left.legend(fontsize=9)
     right.legend(fontsize=9)
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 def plot_windows(records: Sequence[dict]) -> Figure:

@@ -569,7 +569,7 @@ def _figure(width: float, height: float, columns: int, records: Sequence[dict]):
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(True, color="#dddddd", linewidth=0.6)
-    return plots._finish(figure, records, own=True), axes
+    return plots.finish(figure, records, own=True), axes
 
 
 def _line(ax: Axes, mine: Sequence[dict], x: str, scale: float = 1, bars: bool = False, **more) -> None:
@@ -638,13 +638,13 @@ def plot_needle(records: Sequence[dict]) -> Figure:
 
 def plot_cost(records: Sequence[dict]) -> Figure:
     """Speed and memory against length."""
-    figure = plots._new_figure(12, 4.4)
+    figure = plots.new_figure(12, 4.4)
     figure.subplots_adjust(left=0.08, right=0.89, top=0.88, bottom=0.24, wspace=0.55)
     left, right = figure.subplots(1, 2)
     plots.plot_speed(records, ax=left)
     plots.plot_memory(records, ax=right)
     shown = [r for r in records if r["what"] in ("forward_tokens_per_second", "train_memory_bytes")]
-    return plots._finish(figure, shown, own=True)
+    return plots.finish(figure, shown, own=True)
 
 
 def plot_turns(theta: float, length: int, old_theta: float = 10_000.0, old_length: int = 1024, head_size: int = 64):

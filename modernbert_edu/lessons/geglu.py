@@ -46,7 +46,7 @@ def _facts(device: torch.device | str, dtype: str) -> dict:
 
 def _panels(columns: int, width: float, height: float = 4.0, rows: int = 1):
     """A figure without pyplot and its axes, plain ones with a light grid, room for a footer below."""
-    figure = plots._new_figure(width, height)
+    figure = plots.new_figure(width, height)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
@@ -73,7 +73,7 @@ def plot_toy(h_TI: Tensor, tokens: Sequence[str]) -> Figure:
         "gate": gate_TI,
         "gelu(value) x gate": gated_gelu(h_TI),
     }
-    figure = plots._new_figure(9, 2.9)
+    figure = plots.new_figure(9, 2.9)
     figure.subplots_adjust(left=0.09, right=0.99, top=0.8, bottom=0.14, wspace=0.12)
     largest = max(table.abs().max().item() for table in shown.values())
     for ax, (title, table) in zip(figure.subplots(1, 4), shown.items(), strict=True):
@@ -178,7 +178,7 @@ def plot_fits(records: Sequence[dict]) -> Figure:
         ax.set_xticks([0, 1], [f"inside: |x| up to {FIT_INSIDE:g}", f"outside: up to {FIT_OUTSIDE:g}"])
     _legend_below(figure, axes[0][0])
     figure.suptitle("Two functions, two MLPs of 162 parameters; points: seeds", fontsize=11)
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 # ---- activity --------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def plot_gates(records: Sequence[dict]) -> Figure:
         ax.set_xlabel("gate or gelu(value)", fontsize=9)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.suptitle("What the two halves of a GeGLU hold, by layer (rows differ in range)", fontsize=11)
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 def plot_products(records: Sequence[dict]) -> Figure:
@@ -327,7 +327,7 @@ def plot_products(records: Sequence[dict]) -> Figure:
                         textcoords="offset points", ha="right", va="top", fontsize=8, color=plots.FAINT)  # fmt: skip
     axes[0][0].legend(frameon=False, fontsize=9, loc="lower right")
     figure.suptitle("The gated products on held-out text", fontsize=11)
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 # ---- ablation --------------------------------------------------------------------------------------------------------
@@ -467,14 +467,14 @@ def _plot_cost(records: Sequence[dict], what: str, scale: float, label: str, tit
         ax.minorticks_off()
         ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         ax.set_ylim(bottom=0)
-        ax.yaxis.set_major_formatter(plots._plain_number)
+        ax.yaxis.set_major_formatter(plots.plain_number)
         ax.set_ylabel(label, fontsize=9)
         other = f"{here[0]['tokens']:,} tokens" if axis == "width" else f"GELU width {here[0]['width']:,}"
         unit = "width W of the GELU MLP" if axis == "width" else "tokens in the batch"
         ax.set_xlabel(f"{unit}, log scale ({other})", fontsize=9)
     _legend_below(figure, axes[0][0])
     figure.suptitle(f"{title} (hidden size {chosen[0]['hidden']})", fontsize=11)
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 def cost_ratios(records: Sequence[dict]) -> list[tuple]:

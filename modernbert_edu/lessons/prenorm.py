@@ -493,7 +493,7 @@ def plot_ablation(records: Sequence[dict]) -> Figure:
 
 def plot_parts(parts: dict[str, Tensor], tokens: Sequence[str]) -> Figure:
     """Matrices (tokens, D) side by side on one grey scale that is the same for all: what adds up to the last."""
-    figure = plots._new_figure(1.75 * len(parts) + 1.2, 1.95)
+    figure = plots.new_figure(1.75 * len(parts) + 1.2, 1.95)
     axes = figure.subplots(1, len(parts), sharey=True)
     figure.subplots_adjust(left=0.08, right=0.9, top=0.8, bottom=0.22, wspace=0.32)
     largest = max(part.abs().max().item() for part in parts.values())
@@ -518,7 +518,7 @@ def plot_depth(records: Sequence[dict], moment: str = START) -> Figure:
     alone = len(setups) == 1
     rows, columns = (1, 2) if alone else (2, len(setups))
     width, height = 3.7 * columns + 1.2, 2.7 * rows + 1.6
-    figure = plots._new_figure(width, height)
+    figure = plots.new_figure(width, height)
     figure.subplots_adjust(left=0.95 / width, right=0.985, top=1 - 0.85 / height, bottom=1.25 / height, hspace=0.48,
                            wspace=0.32 if alone else 0.1)  # fmt: skip
     axes = figure.subplots(rows, columns, sharey=False if alone else "row", squeeze=False).reshape(len(panels), -1)
@@ -538,7 +538,7 @@ def plot_depth(records: Sequence[dict], moment: str = START) -> Figure:
         line[0].set_ylabel(f"{label} (log scale)", fontsize=9)
     figure.suptitle(f"Signal and gradient by depth, {moment}", fontsize=11, y=1 - 0.12 / height)
     _legend_below(figure, axes[0, 0], columns=4)
-    return plots._finish(figure, records, own=True)
+    return plots.finish(figure, records, own=True)
 
 
 def plot_rates(records: Sequence[dict]) -> Figure:
@@ -548,7 +548,7 @@ def plot_rates(records: Sequence[dict]) -> Figure:
     finite = [r["value"] for r in losses if math.isfinite(r["value"])]
     ceiling = max([one["blind"], *finite]) + 0.25
     warmups = sorted({r["warmup"] for r in losses})
-    figure = plots._new_figure(4.6 * len(warmups) + 1, 4.4)
+    figure = plots.new_figure(4.6 * len(warmups) + 1, 4.4)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.84, bottom=0.28, wspace=0.08)
     axes = figure.subplots(1, len(warmups), sharey=True, squeeze=False)[0]
     for ax, warmup in zip(axes, warmups, strict=True):
@@ -572,14 +572,14 @@ def plot_rates(records: Sequence[dict]) -> Figure:
     axes[0].set_ylabel("held-out loss (nats per masked token)", fontsize=9)
     figure.suptitle(f"{one['layers']} layers, {one['steps']} steps at each learning rate", fontsize=11)
     _legend_below(figure, axes[0], columns=4)
-    return plots._finish(figure, losses, own=True)
+    return plots.finish(figure, losses, own=True)
 
 
 def plot_biases(records: Sequence[dict]) -> Figure:
     """Tokens per second of a training step and MiB kept for its backward pass, against the tokens of the batch."""
     panels = {"train_tokens_per_second": ("training step (tokens/s)", 1, "Speed: forward and backward"),
               "kept_bytes": ("kept for the backward pass (MiB)", plots.MIB, "Memory of the activations")}  # fmt: skip
-    figure = plots._new_figure(9.4, 4.2)
+    figure = plots.new_figure(9.4, 4.2)
     figure.subplots_adjust(left=0.09, right=0.98, top=0.9, bottom=0.27, wspace=0.25)
     used = [r for r in records if r["what"] in panels and r["model"] in BIASES]
     for ax, (what, (label, scale, title)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
@@ -600,7 +600,7 @@ def plot_biases(records: Sequence[dict]) -> Figure:
         ax.set_ylabel(label, fontsize=9)
         ax.set_title(title, fontsize=10)
     _legend_below(figure, ax, columns=2)
-    return plots._finish(figure, used, own=True)
+    return plots.finish(figure, used, own=True)
 
 
 def _legend_below(figure: Figure, ax: Axes, columns: int) -> None:

@@ -396,7 +396,7 @@ def _axes(width: float, height: float, columns: int, footer: Sequence[dict] = ()
         ax.set_axisbelow(True)
     if footer:
         figure.get_layout_engine().set(rect=(0, 0.32 / height, 1, 1 - 0.32 / height))
-        plots._finish(figure, footer, own=True)
+        plots.finish(figure, footer, own=True)
     return figure, axes
 
 

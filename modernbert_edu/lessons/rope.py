@@ -292,21 +292,21 @@ def encoder_cost(
 
 def plot_decay(records: Sequence[dict]) -> Figure:
     """Both decay curves against distance, one line for each theta."""
-    figure = plots._new_figure(11, 4)
+    figure = plots.new_figure(11, 4)
     figure.subplots_adjust(left=0.07, right=0.89, top=0.88, bottom=0.2, wspace=0.45)
     titles = {"expected_score": "Equal vectors: expected score", "score_bound": "Any vectors: RoFormer's bound"}
     for ax, (what, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         chosen = [r for r in records if r["what"] == what]
         _curves(ax, chosen, "distance")
-        for model in plots._models(chosen):
+        for model in plots.model_names(chosen):
             mine = [r for r in chosen if r["model"] == model]
             edges = ([r[name] for r in mine] for name in ("distance", "low", "high"))
-            ax.fill_between(*edges, color=plots._style(chosen, model)["color"], alpha=0.12, linewidth=0)
+            ax.fill_between(*edges, color=plots.style_of(chosen, model)["color"], alpha=0.12, linewidth=0)
         ax.axhline(0, color=plots.FAINT, linewidth=0.8)
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(plots._plain_number)
+        ax.xaxis.set_major_formatter(plots.plain_number)
         ax.set(xlabel="distance between query and key (tokens), log scale", ylabel=chosen[0]["unit"], title=title)
-    sizes = plots._distinct(records, "head_size")
+    sizes = plots.distinct(records, "head_size")
     figure.text(
         0.01,
         0.01,
@@ -321,7 +321,7 @@ def plot_lengths(records: Sequence[dict]) -> Figure:
     """The loss at each length, and by position in the longest text what the length adds to the loss of a gap."""
     by_length, added = ([r for r in records if r["what"] == what] for what in ("loss_at_length", "added_loss"))
     trained = by_length[0]["trained_length"]
-    figure = plots._new_figure(12, 4.4)
+    figure = plots.new_figure(12, 4.4)
     figure.subplots_adjust(left=0.07, right=0.89, top=0.88, bottom=0.2, wspace=0.45)
     left, right = figure.subplots(1, 2)
     _curves(left, by_length, "length")
@@ -331,7 +331,7 @@ def plot_lengths(records: Sequence[dict]) -> Figure:
     left.set_xticks(lengths, [f"{n:,}" for n in lengths])
     left.set(xlabel="length of the text (tokens), log scale", ylabel="held-out loss (nats)")
     left.set_title("The same gaps in longer texts", fontsize=10)
-    plots._unigram_line(left, records, [r["value"] for r in by_length])
+    plots.unigram_line(left, records, [r["value"] for r in by_length])
     right.axhline(0, color=plots.FAINT, linewidth=0.8)
     _curves(right, added, "position", errors=True)
     right.set(xlabel=f"position in the text of {max(lengths):,} tokens", ylabel="loss added by the length (nats)")
@@ -339,19 +339,19 @@ def plot_lengths(records: Sequence[dict]) -> Figure:
     for ax in (left, right):
         ax.axvline(trained, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
         ax.annotate(f" trained: {trained}", (trained, 0.02), xycoords=("data", "axes fraction"), fontsize=8)
-    return plots._finish(figure, by_length, own=True)
+    return plots.finish(figure, by_length, own=True)
 
 
 def plot_cost(records: Sequence[dict]) -> Figure:
     """Speed and memory against length."""
-    figure = plots._new_figure(12, 4.4)
+    figure = plots.new_figure(12, 4.4)
     figure.subplots_adjust(left=0.07, right=0.89, top=0.88, bottom=0.22, wspace=0.5)
     left, right = figure.subplots(1, 2)
     plots.plot_speed(records, log=False, ax=left)
     plots.plot_memory(records, log=False, ax=right)
     right.set(title="Memory: kept for the backward pass", ylabel="kept by the encoder (MiB)")
     shown = [r for r in records if r["what"] in ("forward_tokens_per_second", "train_memory_bytes")]
-    return plots._finish(figure, shown, own=True)
+    return plots.finish(figure, shown, own=True)
 
 
 def plot_turning(q_K: Tensor, k_K: Tensor, theta: float, reach: int, *, position: int, distance: int) -> Figure:
@@ -360,7 +360,7 @@ def plot_turning(q_K: Tensor, k_K: Tensor, theta: float, reach: int, *, position
         torch.tensor([position, position + distance]), theta, len(q_K)))[:, 0].double()  # fmt: skip
     pairs = torch.complex(*turned.chunk(2, dim=-1))  # (2, K/2)
     scores = scores_by_distance(q_K, k_K, theta, reach)
-    figure = plots._new_figure(12, 3.4)
+    figure = plots.new_figure(12, 3.4)
     circles = figure.add_gridspec(1, pairs.shape[1], left=0.01, right=0.6, top=0.76, bottom=0.17, wspace=0.1)
     for i, (q, k) in enumerate(zip(*pairs.tolist(), strict=True)):
         _arrows(figure.add_subplot(circles[0, i]), q, k, i, math.tau * theta ** (2 * i / len(q_K)))
@@ -411,15 +411,15 @@ def _no_ticks():
 
 def _curves(ax: Axes, records: Sequence[dict], x: str, errors: bool = False) -> None:
     """One line for each model, named where it ends."""
-    plots._figure_for(ax)
+    plots.figure_for(ax)
     ends = []
-    for model in plots._models(records):
+    for model in plots.model_names(records):
         mine = sorted((r for r in records if r["model"] == model), key=lambda r: r[x])
         xs, ys = [r[x] for r in mine], [r["value"] for r in mine]
         bars = [r["spread"] for r in mine] if errors else None
-        ax.errorbar(xs, ys, yerr=bars, capsize=2, elinewidth=1, **plots._line_style(records, model))
+        ax.errorbar(xs, ys, yerr=bars, capsize=2, elinewidth=1, **plots.line_style(records, model))
         ends.append((model, xs[-1], ys[-1]))
-    plots._label_ends(ax, records, ends)
+    plots.label_ends(ax, records, ends)
 
 
 FIGURES = {"04_rope_distance": plot_decay, "04_rope_lengths": plot_lengths, "04_rope_cost": plot_cost}

@@ -132,7 +132,7 @@ def plot_pieces(rows: dict[str, Sequence[str]], title: str) -> Figure:
     from matplotlib.patches import Rectangle
 
     widths = {label: [max(len(piece), 1) + 1 for piece in pieces] for label, pieces in rows.items()}
-    figure = plots._new_figure(10, 0.8 + 0.42 * len(rows))
+    figure = plots.new_figure(10, 0.8 + 0.42 * len(rows))
     ax = figure.add_axes((0.22, 0.04, 0.77, 1 - 0.55 / (0.8 + 0.42 * len(rows))))
     for line, (label, pieces) in enumerate(rows.items()):
         x = 0
@@ -171,7 +171,7 @@ def counts_table(records: Sequence[dict], vocab_size: int) -> list[tuple]:
 
 def plot_counts(records: Sequence[dict]) -> Figure:
     """Tokens per word of prose and per line of code, against the size of the vocabulary."""
-    figure = plots._new_figure(9.6, 4.3)
+    figure = plots.new_figure(9.6, 4.3)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.9, bottom=0.2, wspace=0.22)
     panels = [
         ("tokens_per_word", "prose", "Prose: tokens per word"),
@@ -187,7 +187,7 @@ def plot_counts(records: Sequence[dict]) -> Figure:
         ax.set_ylim(0)
         ax.legend(fontsize=8, frameon=False, loc="lower left")
         _plain(ax)
-    return plots._finish(figure, chosen, own=True)
+    return plots.finish(figure, chosen, own=True)
 
 
 # ------------------------------------------------------------------------------------------------ the decoder
@@ -248,7 +248,7 @@ def alignment(records: Sequence[dict]) -> Alignment:
 def plot_alignment(records: Sequence[dict]) -> Figure:
     """The decoder's time against the distance from the multiple of 64; bars: the middle half of the repeats."""
     rows = [r for r in records if r["what"] == "decoder_ms" and "offset" in r]
-    figure = plots._new_figure(7.6, 4.3)
+    figure = plots.new_figure(7.6, 4.3)
     figure.subplots_adjust(left=0.1, right=0.97, top=0.86, bottom=0.21)
     ax = figure.add_subplot()
     groups = [
@@ -273,7 +273,7 @@ def plot_alignment(records: Sequence[dict]) -> Figure:
     ax.set_ylim(0, 1.35 * max(r["value"] + r["spread"] for r in rows))
     ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper center")
     _plain(ax)
-    return plots._finish(figure, rows, own=True)
+    return plots.finish(figure, rows, own=True)
 
 
 def decoder_cost(sizes: TokenizerScale, device: torch.device) -> list[dict]:
@@ -312,7 +312,7 @@ def table_bytes(table: torch.nn.Parameter) -> int:
 
 def plot_decoder(records: Sequence[dict]) -> Figure:
     """Time of the decoder's product, and memory of table and logits, against the size of the vocabulary."""
-    figure = plots._new_figure(9.6, 4.3)
+    figure = plots.new_figure(9.6, 4.3)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.88, bottom=0.2, wspace=0.24)
     left, right = figure.subplots(1, 2)
     times = sorted((r for r in records if r["what"] == "decoder_size_ms"), key=lambda r: r["vocab_size"])
@@ -332,7 +332,7 @@ def plot_decoder(records: Sequence[dict]) -> Figure:
         ax.set(xlabel="size of the vocabulary (ids)", xlim=(0, None), ylim=(0, None))
         ax.xaxis.set_major_formatter("{x:,.0f}")
         _plain(ax)
-    return plots._finish(figure, times, own=True)
+    return plots.finish(figure, times, own=True)
 
 
 # ------------------------------------------------------------------------------------------------ padding
@@ -379,7 +379,7 @@ def padding_table(records: Sequence[dict], lengths: Sequence[int], batch_size: i
 def plot_padding(records: Sequence[dict]) -> Figure:
     """Share of pads against the number of texts in a batch."""
     rows = [r for r in records if r["what"] == "padding_share"]
-    figure = plots._new_figure(6.6, 4.3)
+    figure = plots.new_figure(6.6, 4.3)
     figure.subplots_adjust(left=0.12, right=0.97, top=0.88, bottom=0.21)
     ax = figure.add_subplot()
     looks = {"random": dict(color="#d07c00", linestyle="--"), "sorted": dict(color="#00417a", linestyle="-")}
@@ -393,7 +393,7 @@ def plot_padding(records: Sequence[dict]) -> Figure:
     ax.set_title(f"Padding: {rows[0]['texts']:,} docstrings and language-reference pages", fontsize=10)
     ax.legend(fontsize=8, frameon=False, loc="upper left")
     _plain(ax)
-    return plots._finish(figure, rows, own=True)
+    return plots.finish(figure, rows, own=True)
 
 
 # ------------------------------------------------------------------------------------------------ the comparison
@@ -593,7 +593,7 @@ def verdicts(records: Sequence[dict]) -> list[str]:
 
 def plot_comparison(records: Sequence[dict]) -> Figure:
     """The same runs on three rulers: per token, per character, and per character of the same hidden words."""
-    figure = plots._new_figure(12.6, 4.6)
+    figure = plots.new_figure(12.6, 4.6)
     figure.subplots_adjust(left=0.05, right=0.985, top=0.86, bottom=0.2, wspace=0.24)
     axes = figure.subplots(1, 3)
     curves = [("nats_per_token", "unigram_per_token", "nats per hidden token", "Per token: not comparable"),
@@ -613,7 +613,7 @@ def plot_comparison(records: Sequence[dict]) -> Figure:
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, frameon=False, ncols=3, loc="lower right")
     _final_points(axes[2], [r for r in records if r["what"] == "nats_per_hidden_character"])
     figure.suptitle("One model, one text, three ways to read it (thin level lines: guessing by frequency)", fontsize=11)
-    return plots._finish(figure, [r for r in records if r["what"] == "nats_per_token"], own=True)
+    return plots.finish(figure, [r for r in records if r["what"] == "nats_per_token"], own=True)
 
 
 def _final_points(ax, rows: Sequence[dict]) -> None:

@@ -432,7 +432,7 @@ def _figure(width: float, height: float, columns: int, records: Sequence[dict], 
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(True, color="#dddddd", linewidth=0.6)
-    return plots._finish(figure, records, own=True), axes
+    return plots.finish(figure, records, own=True), axes
 
 
 def _line(ax, xs, ys, name: str, **more) -> None:

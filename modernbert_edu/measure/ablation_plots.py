@@ -22,7 +22,7 @@ def plot_ablation(records: Sequence[dict], baseline: str, title: str = "Ablation
     """
     final = [r for r in records if r.get("purpose") == "final"]
     entropy = [r for r in records if r["what"] == "unigram_entropy"]
-    figure = plots._new_figure(12, 5.2)
+    figure = plots.new_figure(12, 5.2)
     figure.subplots_adjust(left=0.055, right=0.985, top=0.8, bottom=0.3, wspace=0.25)
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     for ax, x in zip(axes, ("tokens", "seconds"), strict=False):
@@ -35,7 +35,7 @@ def plot_ablation(records: Sequence[dict], baseline: str, title: str = "Ablation
         bbox_to_anchor=(0.5, 0.06), handlelength=3.5,
     )  # fmt: skip
     figure.suptitle(_title(final, entropy, title), fontsize=11)
-    return plots._finish(figure, [r for r in final if "how" not in r], own=True)
+    return plots.finish(figure, [r for r in final if "how" not in r], own=True)
 
 
 def _title(final: Sequence[dict], entropy: Sequence[dict], title: str) -> str:
@@ -49,17 +49,17 @@ def _title(final: Sequence[dict], entropy: Sequence[dict], title: str) -> str:
 
 
 def _curves(ax: Axes, final: Sequence[dict], entropy: Sequence[dict], x: str) -> None:
-    plots._figure_for(ax)
+    plots.figure_for(ax)
     losses = [r for r in final if r["what"] == "held_out_loss"]
-    for model in plots._models(losses):
-        for points in plots._by_seed([r for r in losses if r["model"] == model], x):
-            ax.plot(*zip(*points, strict=True), label=model, alpha=0.75, **plots._line_style(losses, model))
+    for model in plots.model_names(losses):
+        for points in plots.by_seed([r for r in losses if r["model"] == model], x):
+            ax.plot(*zip(*points, strict=True), label=model, alpha=0.75, **plots.line_style(losses, model))
     late = [r["value"] for r in losses if r["step"] > r["steps"] // 10]  # the first steep fall would squeeze the rest
     shown = [*late, *(r["value"] for r in entropy)]
     room = 0.1 * (max(shown) - min(shown)) + 0.05
     ax.set_ylim(min(shown) - room, max(shown) + room)
-    plots._unigram_line(ax, entropy, [min(late)])
-    plots._finish_learning(ax, "held_out_loss", x, "nats")
+    plots.unigram_line(ax, entropy, [min(late)])
+    plots.finish_learning(ax, "held_out_loss", x, "nats")
     ax.set_xlim(left=0)
 
 
@@ -69,7 +69,7 @@ def _differences(ax: Axes, final: Sequence[dict], baseline: str) -> None:
     rows = paired_differences(final, baseline)
     ax.axvline(0, color=plots.FAINT, linewidth=1)
     for row, d in enumerate(rows):
-        color = plots._style(losses, d.model)["color"]
+        color = plots.style_of(losses, d.model)["color"]
         ax.plot([d.low, d.high], [row, row], color=color, linewidth=2.5)
         ax.plot(d.mean, row, marker="|", markersize=16, markeredgewidth=2.5, color=color)
         ax.plot(list(d.by_seed.values()), [row] * len(d.by_seed), "o", color="white", markeredgecolor=color)

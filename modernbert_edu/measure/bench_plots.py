@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..runtime import write_jsonl
-from .plots import FAINT, MORE_STYLES, STYLES, _finish, _new_figure, _plain_number, _ticks_within_decades, save
+from .plots import FAINT, MORE_STYLES, STYLES, finish, new_figure, plain_number, save, ticks_within_decades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def plot_bench(records: Sequence[dict]) -> Figure:
     panels = [[r for r in speeds if (r["task"], r["batch"], r["length"]) == case] for case in cases]
     pairs = [panels[i : i + 2] for i in range(0, len(panels), 2)]
     heights = [0.26 * max(len(panel) for panel in pair) + 0.2 for pair in pairs] + [3.0] * bool(costs)
-    figure = _new_figure(12, sum(heights) + 0.75 * len(heights) + 0.8)
+    figure = new_figure(12, sum(heights) + 0.75 * len(heights) + 0.8)
     top, bottom = 1 - 0.6 / figure.get_figheight(), 0.75 / figure.get_figheight()
     gap = 0.75 * len(heights) / sum(heights)  # inches, as a share of the mean panel
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, left=0.2, right=0.985, top=top, bottom=bottom,
@@ -60,7 +60,7 @@ def plot_bench(records: Sequence[dict]) -> Figure:
     title = f"Real tokens per second, {size} size; x: ratio to transformers' ModernBERT (sdpa) on the same batch"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     measured = [{k: v for k, v in r.items() if k not in ("backend", "how")} for r in speeds + costs]
-    return _finish(figure, measured, own=True)
+    return finish(figure, measured, own=True)
 
 
 def _bars(ax: Axes, panel: Sequence[dict]) -> None:
@@ -82,7 +82,7 @@ def _bars(ax: Axes, panel: Sequence[dict]) -> None:
     ax.set_ylim(len(panel) - 0.4, -0.6)
     ax.set_xlim(0, 1.35 * longest)
     ax.tick_params(axis="x", labelsize=8)
-    ax.xaxis.set_major_formatter(_plain_number)
+    ax.xaxis.set_major_formatter(plain_number)
     ax.spines[["top", "right"]].set_visible(False)
     first = panel[0]
     tokens, sequences = first["tokens_in_batch"], first["sequences"]
@@ -128,7 +128,7 @@ def _against_length(ax: Axes, title: str, unit: str, curves: dict[str, list[tupl
     lengths = sorted({x for points in curves.values() for x, _ in points})
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
-    _ticks_within_decades(ax)
+    ticks_within_decades(ax)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(lengths, [f"{n:,}" for n in lengths])
     ax.tick_params(labelsize=8)

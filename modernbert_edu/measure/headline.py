@@ -182,14 +182,14 @@ def _words(ratio: float | None, axis: str) -> str:
 def plot_headline(records: Sequence[dict]) -> Figure:
     """Held-out loss against tokens and against seconds, a line a seed; ticks where ModernBERT passes BERT's end."""
     s = summary(records)
-    figure = plots._new_figure(9.6, 4.6)
+    figure = plots.new_figure(9.6, 4.6)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.84, bottom=0.2, wspace=0.18)
     for place, name in enumerate(("tokens", "seconds"), start=1):
-        _, ax, _ = plots._figure_for(figure.add_subplot(1, 2, place))
+        _, ax, _ = plots.figure_for(figure.add_subplot(1, 2, place))
         for model in MODELS:
             runs = chosen_runs(records, model)
             for i, run in enumerate(runs):
-                style = plots._line_style(records, model) | dict(markersize=3.5, alpha=0.75)
+                style = plots.line_style(records, model) | dict(markersize=3.5, alpha=0.75)
                 label = f"{model}, {len(runs)} seeds" if i == 0 else None
                 ax.plot([r[name] for r in run], [r["value"] for r in run], label=label, **style)
         ax.axhline(
@@ -205,12 +205,12 @@ def plot_headline(records: Sequence[dict]) -> Figure:
         )
         ax.set_xlim(left=0)
         ax.locator_params(axis="x", nbins=5)
-        plots._finish_learning(ax, "held_out_loss", name, "nats")
+        plots.finish_learning(ax, "held_out_loss", name, "nats")
         ratio = s[name]["ratio"]
         ax.set_title(_words(ratio, name), fontsize=10)
     figure.axes[0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.suptitle(f"What ModernBERT needs to come to where BERT's best seed ends, {s['loss']:.2f} nats", fontsize=11)
-    return plots._finish(figure, records, True)
+    return plots.finish(figure, records, True)
 
 
 def file_of(model: str, scale: str) -> str:

@@ -56,25 +56,25 @@ def plot_learning(
     For losses, a "unigram_entropy" record becomes a dashed line: what knowing only how frequent each token is gives.
     Raises `InputError` where the records do not hold such a curve.
     """
-    chosen = [record for record in _select(records, what) if record.get(x) is not None]
+    chosen = [record for record in select(records, what) if record.get(x) is not None]
     if not chosen:
         raise InputError(f"no record of {what!r} has the field {x!r}; record it with each evaluation")
-    figure, ax, own = _figure_for(ax)
+    figure, ax, own = figure_for(ax)
     ends = []
-    for model in _models(chosen):
-        curves = _by_seed([record for record in chosen if record["model"] == model], x)
+    for model in model_names(chosen):
+        curves = by_seed([record for record in chosen if record["model"] == model], x)
         for points in curves:
             xs, ys = zip(*points, strict=True)
-            style = {**_line_style(chosen, model), "alpha": 1 if len(curves) == 1 else 0.6}
+            style = {**line_style(chosen, model), "alpha": 1 if len(curves) == 1 else 0.6}
             ax.plot(xs, ys, label=model, markevery=max(1, len(xs) // 12), **style)
         last = max((points[-1] for points in curves), key=lambda point: point[0])
         ends.append((model, last[0], sum(points[-1][1] for points in curves) / len(curves)))
     if chosen[0]["unit"] == "nats":
-        _unigram_line(ax, records, [y for _, _, y in ends])
-    _finish_learning(ax, what, x, chosen[0]["unit"])
+        unigram_line(ax, records, [y for _, _, y in ends])
+    finish_learning(ax, what, x, chosen[0]["unit"])
     ax.set_xlim(0, 1.015 * (max(x for _, x, _ in ends) or 1))  # so that the names stand outside
-    _label_ends(ax, chosen, ends)
-    return _finish(figure, chosen, own)
+    label_ends(ax, chosen, ends)
+    return finish(figure, chosen, own)
 
 
 def plot_speed(records: Sequence[Record], *, log: bool = True, ax: Axes | None = None) -> Figure:
@@ -82,11 +82,11 @@ def plot_speed(records: Sequence[Record], *, log: bool = True, ax: Axes | None =
 
     A logarithmic y axis shows ratios as distances; without `log` it is linear and begins at 0.
     """
-    chosen = _select(records, "forward_tokens_per_second", unit="tokens/s")
-    figure, ax, own = _figure_for(ax)
+    chosen = select(records, "forward_tokens_per_second", unit="tokens/s")
+    figure, ax, own = figure_for(ax)
     _against_length(ax, chosen, scale=1, label="real tokens per second (tokens/s)", log=log)
     ax.set_title("Speed: forward pass")
-    return _finish(figure, chosen, own)
+    return finish(figure, chosen, own)
 
 
 def plot_memory(records: Sequence[Record], *, log: bool = True, ax: Axes | None = None) -> Figure:
@@ -94,11 +94,11 @@ def plot_memory(records: Sequence[Record], *, log: bool = True, ax: Axes | None 
 
     A logarithmic y axis shows ratios as distances; without `log` it is linear and begins at 0.
     """
-    chosen = _select(records, "train_memory_bytes", unit="bytes")
-    figure, ax, own = _figure_for(ax)
+    chosen = select(records, "train_memory_bytes", unit="bytes")
+    figure, ax, own = figure_for(ax)
     _against_length(ax, chosen, scale=MIB, label="memory of a training step (MiB)", log=log)
     ax.set_title("Memory: forward and backward")
-    return _finish(figure, chosen, own)
+    return finish(figure, chosen, own)
 
 
 def plot_mixed(records: Sequence[Record]) -> Figure:
@@ -108,11 +108,11 @@ def plot_mixed(records: Sequence[Record]) -> Figure:
         ("forward_tokens_per_second", "tokens/s", 1, "real tokens per second (tokens/s)", "Speed: forward pass"),
         ("train_memory_bytes", "bytes", MIB, "memory of a training step (MiB)", "Memory: forward and backward"),
     ]
-    figure = _new_figure(8, 4.2)
+    figure = new_figure(8, 4.2)
     figure.subplots_adjust(left=0.1, right=0.98, top=0.79, bottom=0.24, wspace=0.3)
     used = []
     for place, (what, unit, scale, label, title) in enumerate(panels, start=1):
-        chosen = _select(mixed, what, unit=unit, among="records of a mixed batch")
+        chosen = select(mixed, what, unit=unit, among="records of a mixed batch")
         ax = figure.add_subplot(1, 2, place)
         _bars(ax, chosen, scale)
         ax.set_ylabel(label)
@@ -121,7 +121,7 @@ def plot_mixed(records: Sequence[Record]) -> Figure:
     pads = next((record["pads"] for record in used if record.get("pads") is not None), None)
     padding = "" if pads is None else f": {pads:.0%} of the padded rectangle is padding"
     figure.suptitle(f"A batch of mixed lengths{padding}", x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return _finish(figure, used, own=True)
+    return finish(figure, used, own=True)
 
 
 def plot_tour(records: Sequence[Record]) -> Figure:
@@ -130,7 +130,7 @@ def plot_tour(records: Sequence[Record]) -> Figure:
     The second panel shows the loss against seconds, or the masked accuracy where no seconds were recorded.
     """
     title = tour_claim(records)
-    figure = _new_figure(11, 7.8)
+    figure = new_figure(11, 7.8)
     figure.subplots_adjust(left=0.07, right=0.92, top=0.85, bottom=0.12, wspace=0.38, hspace=0.42)
     axes = [figure.add_subplot(2, 2, place) for place in (1, 2, 3, 4)]
     plot_learning(records, ax=axes[0])
@@ -144,14 +144,14 @@ def plot_tour(records: Sequence[Record]) -> Figure:
     lines = [textwrap.fill(line, 124) for line in title.splitlines()]
     figure.suptitle("\n".join(lines), x=0.01, y=0.98, ha="left", va="top", fontsize=10.5, fontweight="bold")
     shown = {"held_out_loss", "forward_tokens_per_second", "train_memory_bytes"} | ({"masked_accuracy"} - {timed})
-    return _finish(figure, [record for record in records if record.get("what") in shown], own=True)
+    return finish(figure, [record for record in records if record.get("what") in shown], own=True)
 
 
 def tour_claim(records: Sequence[Record], new: str = "ModernBERT", old: str = "BERT") -> str:
     """What the records say, in two lines: ratios at the longest length that both models have, and the final losses."""
-    loss = _select(records, "held_out_loss", unit="nats")
-    speed = _select(records, "forward_tokens_per_second", unit="tokens/s")
-    memory = _select(records, "train_memory_bytes", unit="bytes")
+    loss = select(records, "held_out_loss", unit="nats")
+    speed = select(records, "forward_tokens_per_second", unit="tokens/s")
+    memory = select(records, "train_memory_bytes", unit="bytes")
     length, faster = _ratio_at_longest(speed, new, old)
     memory_length, smaller = _ratio_at_longest(memory, new, old)
     at = "" if memory_length == length else f" (at {memory_length:,})"
@@ -192,7 +192,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 # ------------------------------------------------------------------------------------------------ records
 
 
-def _select(records: Sequence[Record], what: str, *, unit: str | None = None, among: str = "records") -> list[Record]:
+def select(records: Sequence[Record], what: str, *, unit: str | None = None, among: str = "records") -> list[Record]:
     """The records of one quantity, checked: with a model and a finite value, all of one unit, device and dtype."""
     if not records:
         raise InputError(f"there are no {among} to draw; measure first")
@@ -217,13 +217,13 @@ def _select(records: Sequence[Record], what: str, *, unit: str | None = None, am
     return chosen
 
 
-def _models(records: Sequence[Record]) -> list[str]:
+def model_names(records: Sequence[Record]) -> list[str]:
     """The models in the order in which they are drawn: BERT, ModernBERT, then others as they come."""
     found = list(dict.fromkeys(record["model"] for record in records))
     return [model for model in STYLES if model in found] + [model for model in found if model not in STYLES]
 
 
-def _by_seed(records: Sequence[Record], x: str) -> list[list[tuple[float, float]]]:
+def by_seed(records: Sequence[Record], x: str) -> list[list[tuple[float, float]]]:
     """One curve [(x, value), ...] for each seed, in the order of x."""
     curves: dict[object, dict[float, float]] = {}
     for record in records:
@@ -261,7 +261,7 @@ def _final_mean(records: Sequence[Record], model: str) -> float:
     mine = [record for record in records if record["model"] == model and record.get("tokens") is not None]
     if not mine:
         raise InputError(f"no record of {records[0]['what']!r} of {model} has the field 'tokens'; train both models")
-    finals = [curve[-1][1] for curve in _by_seed(mine, "tokens")]
+    finals = [curve[-1][1] for curve in by_seed(mine, "tokens")]
     return sum(finals) / len(finals)
 
 
@@ -279,7 +279,7 @@ def _ratio_in_words(records: Sequence[Record]) -> str:
 # ------------------------------------------------------------------------------------------------ drawing
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure that belongs to nobody: pyplot, and with it the choice of a window system, is never touched.
 
     The price is that a notebook does not know how to show it, so it is told.
@@ -291,11 +291,11 @@ def _new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _figure_for(ax: Axes | None) -> tuple[Figure, Axes, bool]:
+def figure_for(ax: Axes | None) -> tuple[Figure, Axes, bool]:
     """The axes to draw on, with their figure, and whether the figure is ours to finish."""
     own = ax is None
     if own:
-        figure = _new_figure(6.5, 4.4)
+        figure = new_figure(6.5, 4.4)
         figure.subplots_adjust(left=0.13, right=0.83, top=0.92, bottom=0.21)
         ax = figure.add_subplot()
     ax.spines[["top", "right"]].set_visible(False)
@@ -304,35 +304,35 @@ def _figure_for(ax: Axes | None) -> tuple[Figure, Axes, bool]:
     return ax.figure, ax, own
 
 
-def _finish(figure: Figure, records: Sequence[Record], own: bool) -> Figure:
+def finish(figure: Figure, records: Sequence[Record], own: bool) -> Figure:
     """Name device, torch, dtype and backend in the footer of a figure that is ours."""
     if own:
-        parts = [_distinct(records, "device"), _distinct(records, "torch", "torch "), _distinct(records, "dtype")]
-        parts.append(_distinct(records, "backend", "attention: "))
-        how = _distinct(records, "how", "\nmemory: ")
+        parts = [distinct(records, "device"), distinct(records, "torch", "torch "), distinct(records, "dtype")]
+        parts.append(distinct(records, "backend", "attention: "))
+        how = distinct(records, "how", "\nmemory: ")
         text = "measured on " + " | ".join(part for part in parts if part) + how
         figure.text(0.01, 0.01, text, fontsize=7.5, color=FAINT, ha="left", va="bottom")
     return figure
 
 
-def _distinct(records: Sequence[Record], name: str, prefix: str = "") -> str:
+def distinct(records: Sequence[Record], name: str, prefix: str = "") -> str:
     """The field's values, each once; nothing where no record has it."""
     values = dict.fromkeys(str(record[name]) for record in records if record.get(name) is not None)
     return prefix + " / ".join(values) if values else ""
 
 
-def _style(records: Sequence[Record], model: str) -> dict:
+def style_of(records: Sequence[Record], model: str) -> dict:
     if model in STYLES:
         return STYLES[model]
-    others = [name for name in _models(records) if name not in STYLES]
+    others = [name for name in model_names(records) if name not in STYLES]
     return MORE_STYLES[others.index(model) % len(MORE_STYLES)]
 
 
-def _line_style(records: Sequence[Record], model: str) -> dict:
-    return {**_style(records, model), "linewidth": 1.8, "markersize": 5, "markeredgecolor": "white"}
+def line_style(records: Sequence[Record], model: str) -> dict:
+    return {**style_of(records, model), "linewidth": 1.8, "markersize": 5, "markeredgecolor": "white"}
 
 
-def _unigram_line(ax: Axes, records: Sequence[Record], final_values: list[float]) -> None:
+def unigram_line(ax: Axes, records: Sequence[Record], final_values: list[float]) -> None:
     entropies = [record["value"] for record in records if record.get("what") == "unigram_entropy"]
     if not entropies:
         return
@@ -347,7 +347,7 @@ def _unigram_line(ax: Axes, records: Sequence[Record], final_values: list[float]
     ax.annotate(f"unigram entropy {entropy:.2f}", **place, fontsize=8, color=FAINT)
 
 
-def _finish_learning(ax: Axes, what: str, x: str, unit: str) -> None:
+def finish_learning(ax: Axes, what: str, x: str, unit: str) -> None:
     from matplotlib.ticker import EngFormatter
 
     name = what.replace("_", " ").replace("held out", "held-out")
@@ -363,17 +363,17 @@ def _against_length(ax: Axes, records: Sequence[Record], scale: float, label: st
 
     Points and no bars: on a log axis a bar has no foot to stand on. Few readers notice a log axis that does not say so.
     """
-    lengths = sorted({length for model in _models(records) for length in _by_length(records, model)})
+    lengths = sorted({length for model in model_names(records) for length in _by_length(records, model)})
     if not lengths:
         raise InputError(f"no record of {records[0]['what']!r} has the field 'length'; measure at fixed lengths")
     mixed_x = lengths[-1] * 2
-    has_mixed = any(_mixed(records, model) for model in _models(records))
+    has_mixed = any(_mixed(records, model) for model in model_names(records))
     ax.set_xscale("log", base=2)
     ax.set_yscale("log" if log else "linear")
     ax.set_ylabel(f"{label}, log scale" if log else label, fontsize=9)
     ends = []
-    for model in _models(records):
-        style = {**_line_style(records, model), "capsize": 3, "elinewidth": 1}
+    for model in model_names(records):
+        style = {**line_style(records, model), "capsize": 3, "elinewidth": 1}
         points = [(length, record) for length, record in _by_length(records, model).items()]
         if points:
             ends.append(_points_with_spread(ax, model, points, scale, style))
@@ -383,11 +383,11 @@ def _against_length(ax: Axes, records: Sequence[Record], scale: float, label: st
             ends.append(_points_with_spread(ax, model, [(mixed_x, _mixed(records, model))], scale, alone, "mixed"))
     _ticks_at_lengths(ax, lengths, mixed_x if has_mixed else None)
     if log:
-        _ticks_within_decades(ax)
+        ticks_within_decades(ax)
     else:
         ax.set_ylim(0, 1.04 * ax.get_ylim()[1])  # room for a name beside the highest point
-        ax.yaxis.set_major_formatter(_plain_number)
-    _label_ends(ax, records, ends)
+        ax.yaxis.set_major_formatter(plain_number)
+    label_ends(ax, records, ends)
 
 
 def _points_with_spread(
@@ -413,7 +413,7 @@ def _ticks_at_lengths(ax: Axes, lengths: list[int], mixed_x: int | None) -> None
     ax.set_xlabel("sequence length (tokens), log scale", fontsize=9)
 
 
-def _ticks_within_decades(ax: Axes) -> None:
+def ticks_within_decades(ax: Axes) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = ax.get_ylim()
@@ -422,19 +422,19 @@ def _ticks_within_decades(ax: Axes) -> None:
     steps = (1, 1.5, 2, 3, 4, 5, 7) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
     ax.yaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(_plain_number)
+    ax.yaxis.set_major_formatter(plain_number)
 
 
-def _plain_number(value: float, _) -> str:
+def plain_number(value: float, _) -> str:
     return f"{value:,.10g}"
 
 
 def _bars(ax: Axes, records: Sequence[Record], scale: float) -> None:
-    models = _models(records)
+    models = model_names(records)
     for place, model in enumerate(models):
         record = _mixed(records, model)
         value, half = record["value"] / scale, (record.get("spread") or 0) / scale / 2
-        style = dict(color=_style(records, model)["color"], hatch=HATCHES[place % len(HATCHES)], edgecolor="white")
+        style = dict(color=style_of(records, model)["color"], hatch=HATCHES[place % len(HATCHES)], edgecolor="white")
         ax.bar(place, value, width=0.6, yerr=half or None, capsize=4, **style)
         text = f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
         ax.annotate(text, (place, value + half), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
@@ -442,11 +442,11 @@ def _bars(ax: Axes, records: Sequence[Record], scale: float) -> None:
     ax.set_xticks(range(len(models)), models, **slant)
     ax.set_xlim(-0.6, len(models) - 0.4)
     ax.margins(y=0.12)
-    ax.yaxis.set_major_formatter(_plain_number)
+    ax.yaxis.set_major_formatter(plain_number)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _label_ends(ax: Axes, records: Sequence[Record], ends: list[tuple[str, float, float]], gap: float = 12) -> None:
+def label_ends(ax: Axes, records: Sequence[Record], ends: list[tuple[str, float, float]], gap: float = 12) -> None:
     """Write each model's name to the right of where its line ends, at least `gap` points apart."""
     to_points = 72 / ax.figure.dpi
     heights = {model: ax.transData.transform((x, y))[1] * to_points for model, x, y in ends}
@@ -455,5 +455,5 @@ def _label_ends(ax: Axes, records: Sequence[Record], ends: list[tuple[str, float
         height = max(heights[model], lowest + gap)
         lowest = height
         place = dict(xytext=(7, height - heights[model]), textcoords="offset points", va="center", ha="left")
-        color = _style(records, model)["color"]
+        color = style_of(records, model)["color"]
         ax.annotate(model, (x, y), **place, fontsize=9, fontweight="bold", color=color, annotation_clip=False)

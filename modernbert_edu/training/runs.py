@@ -442,6 +442,8 @@ class Run:
 
     def finish(self) -> TrainingRun:
         """Average where the recipe says so and it helps, save the model, sum up."""
+        if not any(r["what"] == "held_out_loss" for r in self.history):  # the log is gone: measure again
+            self.evaluate()
         measured = {r["what"]: r["value"] for r in self.history}
         loss, accuracy = measured["held_out_loss"], measured["masked_accuracy"]
         if self.out is not None:
