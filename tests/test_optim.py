@@ -290,6 +290,7 @@ def _shard_and_train(rank, store, results):
     full = [p.full_tensor().detach() for p in params]
     if rank == 0:
         torch.save(full, results)
+    dist.barrier()  # or one may be gone while the other still talks to it
     dist.destroy_process_group()
 
 

@@ -499,7 +499,7 @@ def test_a_learning_rate_that_is_far_too_high_ends_in_one_line_or_in_numbers(cor
 
 
 CHANGES = {
-    "recipe": (["--set", "learning_rate=1e-3"], "recipe.learning_rate was 0.004 and is now 0.001"),
+    "recipe": (["--set", "learning_rate=1e-3"], "recipe.learning_rate was 0.002 and is now 0.001"),
     "length of the run": (["--set", f"tokens={2 * TOKENS}"], f"recipe.tokens was {TOKENS} and is now {2 * TOKENS}"),
     "config": (["--model", "modernbert-tiny"], "model.attention_pattern was 'GL' and is now 'GLL'"),
     "seed": (["--seed", "1"], "seed was 0 and is now 1"),
