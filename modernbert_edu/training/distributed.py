@@ -78,6 +78,7 @@ def processes(device: torch.device, sharded: bool = False) -> Iterator[tuple[Pro
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(rank, world, sharded), device
+        dist.barrier()  # all leave together: one that still talks to a process that is gone ends in an abort
     finally:
         dist.destroy_process_group()
 
