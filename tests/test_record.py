@@ -59,7 +59,10 @@ def test_a_part_that_fails_ends_the_run_with_its_status(monkeypatch, tmp_path):
 
 def test_an_unknown_part_is_named(capsys, tmp_path):
     assert run("--part", "moon", tmp_path=tmp_path) == 2
-    assert "there is no part 'moon' to record; there are: tour, bench, headline-bert, headline-modernbert, ladder" in capsys.readouterr().err
+    assert (
+        "there is no part 'moon' to record; there are: tour, bench, headline-bert, headline-modernbert, ladder"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_files_are_those_that_the_commands_leave(monkeypatch, tmp_path):
