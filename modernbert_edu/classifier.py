@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import EncoderConfig
+from .data.masking import IGNORED
 from .errors import InputError
 from .model import Encoder, MaskedLM, PredictionHead
 from .unpadding import Layout
 
 POOLINGS = ("cls", "mean")
-IGNORED = -100
 
 
 @dataclass

@@ -10,7 +10,7 @@ import transformers
 
 from modernbert_edu import EncoderConfig, MaskedLM, load, save
 from modernbert_edu.__main__ import main
-from modernbert_edu.classifier import IGNORED
+from modernbert_edu.data.masking import IGNORED
 from modernbert_edu.data.tokenizer import train_bpe, train_wordpiece
 from modernbert_edu.errors import InputError
 from modernbert_edu.tasks.finetune import Settings, encode, shorten

@@ -29,15 +29,24 @@ class TextData:
 def prepare(scale: TextScale, corpus: str | Corpus = "python", tokenizer: Tokenizer | None = None) -> TextData:
     """Read the corpus, learn a tokenizer from its training half (or take the one given), cut both into sequences."""
     if isinstance(corpus, str):
-        corpus = load_corpus(corpus, seed=scale.seed, max_characters=scale.corpus_characters)
+        corpus = read_corpus(scale, corpus)
     if tokenizer is None:
-        tokenizer = train_bpe(first_characters(corpus.train["text"], scale.tokenizer_characters), scale.vocab_size)
+        tokenizer = learn_tokenizer(scale, corpus)
     train = tokenize_corpus(corpus.train, tokenizer, scale.sequence_length)
     held_out = tokenize_corpus(corpus.held_out, tokenizer, scale.sequence_length)
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(scale.seed)).tolist()
     held_out = [held_out[i] for i in order[: scale.held_out_sequences]]
     entropy = unigram_entropy(train, held_out, tokenizer.vocab_size, tokenizer.special_ids)
     return TextData(corpus, tokenizer, train, held_out, entropy)
+
+
+def read_corpus(scale: TextScale, spec: str) -> Corpus:
+    return load_corpus(spec, seed=scale.seed, max_characters=scale.corpus_characters)
+
+
+def learn_tokenizer(scale: TextScale, corpus: Corpus) -> Tokenizer:
+    """A byte-level BPE of the scale's size, from the beginning of the corpus's training half."""
+    return train_bpe(first_characters(corpus.train["text"], scale.tokenizer_characters), scale.vocab_size)
 
 
 def first_characters(texts: list[str], limit: int) -> list[str]:

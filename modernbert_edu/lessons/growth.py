@@ -27,6 +27,7 @@ from ..data.prepared import TextData
 from ..measure import plots
 from ..measure.ablation import bootstrap_interval
 from ..measure.flops import forward_flops, train_flops
+from ..measure.headline import reached
 from ..measure.memory import training_memory
 from ..measure.speed import time_interleaved, tokens_per_second, tokens_per_second_spread, training_call
 from ..model import MaskedLM
@@ -283,17 +284,6 @@ def steps_of(records: Sequence[dict]) -> int:
 
 def loss_at_steps(curve: Sequence[dict], steps: int) -> float:
     return next(r["value"] for r in curve if r["step"] == steps)
-
-
-def reached(curve: Sequence[dict], loss: float, x: str = "tokens") -> float | None:
-    """Where a curve first comes down to `loss`, on straight lines between its points; None where it never does."""
-    if curve[0]["value"] <= loss:
-        return float(curve[0][x])
-    for before, after in zip(curve, curve[1:], strict=False):
-        if after["value"] <= loss:
-            share = (before["value"] - loss) / (before["value"] - after["value"])
-            return before[x] + share * (after[x] - before[x])
-    return None
 
 
 def base_seconds(records: Sequence[dict]) -> float:

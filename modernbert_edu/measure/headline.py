@@ -127,12 +127,12 @@ def chosen_runs(records: Sequence[dict], model: str) -> list[list[dict]]:
     return list(runs.values())
 
 
-def crossing(run: Sequence[dict], loss: float, axis: str) -> float | None:
-    """Where a curve first comes down to `loss` on the axis "tokens" or "seconds", straight between its points."""
+def reached(run: Sequence[dict], loss: float, axis: str = "tokens") -> float | None:
+    """Where a curve first comes down to `loss`, on straight lines between its points; None where it never does."""
+    if run[0]["value"] <= loss:
+        return float(run[0][axis])
     for before, after in zip(run, run[1:], strict=False):
         if after["value"] <= loss:
-            if before["value"] <= loss:
-                return float(before[axis])
             share = (before["value"] - loss) / (before["value"] - after["value"])
             return before[axis] + share * (after[axis] - before[axis])
     return None
@@ -153,9 +153,9 @@ def summary(records: Sequence[dict]) -> dict:
                   modernbert_losses=[final_loss(run) for run in moderns])  # fmt: skip
     for axis in ("tokens", "seconds"):
         spent = [run[-1][axis] for run in berts]
-        needed = [crossing(run, target, axis) for run in moderns]
-        reached = [value for value in needed if value is not None]
-        ratio = float(np.mean(spent) / np.mean(reached)) if len(reached) == len(needed) else None
+        needed = [reached(run, target, axis) for run in moderns]
+        there = [value for value in needed if value is not None]
+        ratio = float(np.mean(spent) / np.mean(there)) if len(there) == len(needed) else None
         result[axis] = dict(bert=spent, modernbert=needed, ratio=ratio)
     return result
 

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import Model
-from ..classifier import IGNORED, SequenceClassifier, TokenClassifier
+from ..classifier import SequenceClassifier, TokenClassifier
 from ..data.batches import SequenceBatches, pad_batch
+from ..data.masking import IGNORED
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..model import Encoder, MaskedLM
 from ..runtime import progress, seed_everything
 from ..training.optim import parameter_groups
 from ..training.pretrain import autocast
+from ..training.schedule import linear
 from .forms import METRICS, Task
 from .table import Examples, label_names
 
@@ -185,6 +187,7 @@ def finetune(
 
     per_epoch = -(-len(encoded) // settings.batch_size)
     steps = per_epoch * settings.epochs
+    warmup = max(1, round(settings.warmup_share * steps))
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay), lr=settings.rate, betas=(0.9, 0.98), eps=1e-6
     )
@@ -197,7 +200,7 @@ def finetune(
         for step, indices in enumerate(order, start=1):
             start = time.perf_counter()
             for group in optimizer.param_groups:
-                group["lr"] = settings.rate * _multiplier(step, steps, settings.warmup_share)
+                group["lr"] = settings.rate * linear(step, warmup=warmup, total=steps)
             loss = _step(
                 model.train(),
                 optimizer,
@@ -247,11 +250,6 @@ def _step(model, optimizer, given: dict[str, Tensor], device: torch.device, dtyp
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
-
-
-def _multiplier(step: int, steps: int, warmup_share: float) -> float:
-    warmup = max(1, round(warmup_share * steps))
-    return step / warmup if step <= warmup else (steps - step) / max(1, steps - warmup)
 
 
 def _answers_scale(encoded: Encoded, task: Task) -> tuple[float, float] | None:

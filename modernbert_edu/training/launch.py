@@ -13,18 +13,19 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import load
+from ..checkpoint import find_folder, load
 from ..classroom.scale.pretrain import PretrainScale
 from ..classroom.scale.text import TextScale
 from ..config import EncoderConfig
+from ..data.corpus import Corpus
 from ..data.masking import IGNORED, mask_tokens
-from ..data.prepared import TextData, prepare
+from ..data.prepared import TextData, learn_tokenizer, prepare, read_corpus
 from ..data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from ..errors import InputError
 from ..model import MaskedLM
 from ..runtime import prepare_output_folder, seed_everything
 from .checkpoints import newest_checkpoint
-from .context_extension import extended_model
+from .context_extension import extended_config
 from .distributed import processes
 from .hub_stream import open_stream
 from .pretrain import TrainingRun
@@ -90,7 +91,7 @@ def extend_request(
     )
     if theta is not None:
         recipe = recipe.replace(global_rope_theta=theta)
-    config = extended_model(model, length, recipe.global_rope_theta).config
+    config = extended_config(model.config, length, recipe.global_rope_theta)
     return Request(recipe.to_dict(), config.to_dict(), _text(scale, length, seed), corpus, seed, scale.dtype,
                    f"{Path(source).name} to {length:,} tokens", source=str(source), **more)  # fmt: skip
 
@@ -158,11 +159,11 @@ def launch(request: Request, out: str | Path, device: torch.device, *, shard: bo
     recipe = Recipe.from_dict(request.recipe)
     with processes(device, shard) as (group, device):
         text = TextScale(**request.text)
+        corpus = read_corpus(text, request.corpus)
         if group.first:
-            tokenizer = _tokenizer(request, text, out)
-            save_tokenizer(tokenizer, out)
+            save_tokenizer(_tokenizer(request, text, corpus, out), out)
         group.wait()
-        data = prepare(text, request.corpus, load_tokenizer(out))
+        data = prepare(text, corpus, load_tokenizer(out))
         model, optimizer_state = _model(request)
         if group.first:
             print(data.corpus.summary())
@@ -181,13 +182,13 @@ def launch(request: Request, out: str | Path, device: torch.device, *, shard: bo
         return run if group.first else None
 
 
-def _tokenizer(request: Request, text: TextScale, out: Path) -> Tokenizer:
+def _tokenizer(request: Request, text: TextScale, corpus: Corpus, out: Path) -> Tokenizer:
     """The folder's own where it has one, the source's where there is a source, else learnt from the corpus."""
     if (out / "tokenizer.json").exists() and (out / RUN).exists():
         return load_tokenizer(out)
     if request.source:
-        return load_masked_lm(request.source)[1]
-    return prepare(text, request.corpus).tokenizer
+        return load_tokenizer(find_folder(request.source))
+    return learn_tokenizer(text, corpus)
 
 
 def _model(request: Request) -> tuple[MaskedLM, dict | None]:
