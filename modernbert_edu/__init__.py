@@ -8,6 +8,8 @@ try:
     from .classifier import SequenceClassifier, TokenClassifier
     from .config import EncoderConfig, presets
     from .model import Encoder, MaskedLM
+    from .retriever import Embedder, TokenEmbedder
+    from .retriever_folder import load_retriever, save_retriever
     from .unpadding import Layout, pack
 except ModuleNotFoundError as error:
     _missing = error.name or ""
@@ -24,6 +26,7 @@ except ModuleNotFoundError as error:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Embedder",
     "Encoder",
     "EncoderConfig",
     "InputError",
@@ -31,13 +34,16 @@ __all__ = [
     "MaskedLM",
     "SequenceClassifier",
     "TokenClassifier",
+    "TokenEmbedder",
     "attention",
     "attention_mask",
     "choose_backend",
     "from_transformers",
     "load",
+    "load_retriever",
     "pack",
     "presets",
     "save",
+    "save_retriever",
     "to_transformers",
 ]

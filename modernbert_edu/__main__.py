@@ -23,11 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="modernbert-edu", description="ModernBERT built from vanilla BERT, one idea at a time.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--seed", type=int, default=None, help="seed of all random numbers (default: the scale's, 0)")
-    common.add_argument("--device", default=None, help="auto (default), cpu, cuda, cuda:1 or mps")
-    common.add_argument("--scale", default=None, help="quick, laptop or gpu (default: gpu with CUDA, else laptop)")
-    common.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write the results as JSON lines")
+    common = _common_options()
     corpus = argparse.ArgumentParser(add_help=False)
     corpus.add_argument(
         "--corpus", default="python", metavar="C",
@@ -109,7 +105,11 @@ def build_parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=grow)
 
     verb = verbs.add_parser("finetune", parents=[common], help="train a pretrained model on labelled text")
-    verb.add_argument("model", metavar="MODEL", help="a folder or a Hub id, with or without its masked-LM head")
+    verb.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a folder or a Hub id, with or without its masked-LM head; of a classifier all but the last layer is kept",
+    )
     verb.add_argument(
         "--task",
         required=True,
@@ -128,6 +128,12 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--epochs", type=int, help="(the task's)")
     verb.add_argument("--batch-size", type=int, help="(32)")
     verb.add_argument("--max-length", type=int, help="tokens; longer texts are cut and counted (what the model takes)")
+    verb.add_argument(
+        "--long",
+        choices=("cut", "windows"),
+        help="longer texts: cut, or in overlapping windows whose answers are averaged (cut)",
+    )
+    verb.add_argument("--stride", type=float, help="from window to window, as a share of one (0.5)")
     verb.add_argument("--pooling", choices=("cls", "mean"), help="what stands for a text (cls)")
     verb.add_argument("--patience", type=int, metavar="N", help="stop after N evaluations without a better one")
     verb.add_argument("--sweep", nargs="+", type=float, metavar="RATE", help="try these learning rates, keep the best")
@@ -136,6 +142,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--out", type=Path, required=True, help="folder for the classifier and results.json")
     verb.set_defaults(run=finetune)
+
+    _add_search(verbs, common)
 
     verb = verbs.add_parser(
         "ablate", parents=[common, corpus], help="train variants of BERT or ModernBERT that differ in a switch or two"
@@ -200,6 +208,77 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--in-place", action="store_true", help="also store the outputs in the lessons themselves")
     verb.set_defaults(run=notebooks)
     return parser
+
+
+def _common_options(default=None) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--seed", type=int, default=default, help="seed of all random numbers (default: the scale's, 0)"
+    )
+    common.add_argument("--device", default=default, help="auto (default), cpu, cuda, cuda:1 or mps")
+    common.add_argument("--scale", default=default, help="quick, laptop or gpu (default: gpu with CUDA, else laptop)")
+    common.add_argument(
+        "--json", type=Path, default=default, metavar="FILE", help="also write the results as JSON lines"
+    )
+    return common
+
+
+def _add_search(verbs, common: argparse.ArgumentParser) -> None:
+    search = verbs.add_parser("search", parents=[common], help="index a folder of text, and find answers in it")
+    actions = search.add_subparsers(dest="action", metavar="ACTION", required=True)
+    # Common options may stand before or after the action; where one is not given, it must not undo the other place.
+    common = _common_options(argparse.SUPPRESS)
+    model = "a retriever's folder or Hub id"
+
+    verb = actions.add_parser("build", parents=[common], help="index a folder, or bring its index up to date")
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="text files of any depth, or one file")
+    verb.add_argument("--out", type=Path, required=True, metavar="INDEX", help="folder of the index")
+    verb.add_argument("--model", help=f"{model} (the index's; for a new one a small model trained here once)")
+    verb.add_argument("--max-tokens", type=int, metavar="N", help="of a passage, with [CLS], [SEP] and prompt (256)")
+    verb.add_argument("--overlap", type=int, metavar="LINES", help="that neighbours share where a text is cut (0)")
+    verb.add_argument("--anew", action="store_true", help="build all of it again, with another model or other settings")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument("--approximate", action="store_true", help="also write a graph (from 200,000 passages on)")
+    how.add_argument("--exact", action="store_true", help="never write one")
+    verb.set_defaults(run=search_build)
+
+    verb = actions.add_parser("ask", parents=[common], help="find the passages that answer a question")
+    verb.add_argument("index", type=Path, metavar="INDEX", help="folder that `search build` wrote")
+    verb.add_argument("question", nargs="?", help="without one, questions are read from standard input, one a line")
+    verb.add_argument("--model", help=f"{model}, where the index's own is no longer where it was")
+    verb.add_argument("--top", type=int, metavar="K", help="passages to show (5), or at most in a context (10)")
+    verb.add_argument("--full", action="store_true", help="show whole passages")
+    verb.add_argument("--exact", action="store_true", help="compare with every passage, also where there is a graph")
+    verb.add_argument("--hybrid", action="store_true", help="fuse the ranks by vectors and by words (BM25)")
+    verb.add_argument("--rerank", metavar="MODEL", help="a cross-encoder that reads the best 50 with the question")
+    verb.add_argument("--context", action="store_true", help="print the passages as a numbered context with sources")
+    verb.add_argument("--budget", type=int, metavar="TOKENS", help="of the context (2000)")
+    verb.add_argument(
+        "--endpoint", metavar="URL",
+        help="let a server with OpenAI's chat interface (http://localhost:8000/v1, say) answer from the context and "
+        "cite it; its key is read from OPENAI_API_KEY",
+    )  # fmt: skip
+    verb.add_argument("--api-model", metavar="NAME", help="which of the server's models (its default)")
+    verb.set_defaults(run=search_ask)
+
+    verb = actions.add_parser("train", parents=[common], help="train a model for searching on pairs of your own")
+    verb.add_argument(
+        "model", metavar="MODEL", help="a pretrained model's folder or Hub id, or a retriever to go on with"
+    )
+    verb.add_argument("--data", type=Path, required=True, metavar="FILE", help="tsv, csv, jsonl or parquet of pairs")
+    verb.add_argument("--held-out", type=Path, metavar="FILE", help="to judge by (default: a tenth of --data)")
+    verb.add_argument("--columns", nargs=2, metavar="C", help="of the questions and of the texts (query document)")
+    verb.add_argument(
+        "--kind", choices=("embedder", "late", "reranker"), default="embedder",
+        help="a vector a text (default), a vector a token, or a cross-encoder for `ask --rerank`",
+    )  # fmt: skip
+    verb.add_argument("--rate", type=float, help="learning rate (1e-3; from 512 hidden units on 5e-5)")
+    verb.add_argument("--epochs", type=float, help="how often each pair is seen (3)")
+    verb.add_argument("--batch-size", type=int, help="questions of a step (64; for a reranker 8)")
+    verb.add_argument("--max-length", type=int, help="tokens of a text (256), or of question and text together (512)")
+    verb.add_argument("--negatives", type=int, metavar="N", help="wrong texts a question, for a reranker (3)")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the model and results.json")
+    verb.set_defaults(run=search_train)
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -344,11 +423,72 @@ def finetune(arguments: argparse.Namespace) -> int:
     from .runtime import resolve_device
     from .tasks.launch import run_finetune
 
-    names = ("rate", "weight_decay", "epochs", "batch_size", "max_length", "pooling", "patience", "seed")
+    names = ("rate", "weight_decay", "epochs", "batch_size", "max_length", "long", "stride", "pooling", "patience",
+             "seed")  # fmt: skip
     records = run_finetune(
         arguments.model, arguments.task, arguments.out, data=arguments.data, held_out=arguments.held_out,
         columns=arguments.columns, label=arguments.label, metrics=arguments.metrics, rates=arguments.sweep,
         seeds=arguments.seeds, device=resolve_device(arguments.device),
+        **{name: getattr(arguments, name) for name in names},
+    )  # fmt: skip
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
+def search_build(arguments: argparse.Namespace) -> int:
+    from .classroom.scale import get_scale
+    from .runtime import resolve_device
+    from .tasks.search import run_build
+
+    record = run_build(
+        arguments.folder, arguments.out, model=arguments.model, scale=get_scale(arguments.scale),
+        device=resolve_device(arguments.device), max_tokens=arguments.max_tokens, overlap=arguments.overlap,
+        anew=arguments.anew, approximate=True if arguments.approximate else False if arguments.exact else None,
+    )  # fmt: skip
+    if arguments.json:
+        _write_json(arguments.json, [record])
+    return 0
+
+
+def search_ask(arguments: argparse.Namespace) -> int:
+    from .runtime import resolve_device
+    from .tasks.rag import run_answers
+    from .tasks.rerank import Reranker
+    from .tasks.search import run_ask, standard_input
+
+    context = arguments.context or arguments.endpoint is not None
+    if arguments.budget is not None and not context:
+        raise InputError("--budget is of a context; give --context, or --endpoint URL")
+    if arguments.api_model is not None and arguments.endpoint is None:
+        raise InputError("--api-model is one of a server's; give --endpoint URL")
+    if context and arguments.full:
+        raise InputError("a context holds whole passages already; leave out --full")
+    questions = standard_input() if arguments.question is None else [arguments.question]
+    device = resolve_device(arguments.device)
+    options = dict(model=arguments.model, device=device, exact=arguments.exact, hybrid=arguments.hybrid)
+    if arguments.rerank is not None:
+        options["reranker"] = Reranker.load(arguments.rerank, device=device)
+    if context:
+        records = run_answers(
+            arguments.index, questions, top=arguments.top, budget=arguments.budget, endpoint=arguments.endpoint,
+            api_model=arguments.api_model, **options,
+        )  # fmt: skip
+    else:
+        top = 5 if arguments.top is None else arguments.top
+        records = run_ask(arguments.index, questions, top=top, full=arguments.full, **options)
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
+def search_train(arguments: argparse.Namespace) -> int:
+    from .runtime import resolve_device
+    from .tasks.search_train import run_train
+
+    names = ("kind", "held_out", "columns", "rate", "epochs", "batch_size", "max_length", "negatives", "seed")
+    records = run_train(
+        arguments.model, arguments.data, arguments.out, device=resolve_device(arguments.device),
         **{name: getattr(arguments, name) for name in names},
     )  # fmt: skip
     if arguments.json:

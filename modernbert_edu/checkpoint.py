@@ -441,6 +441,8 @@ def save(model: Model, tokenizer: Tokenizer | None, folder: str | Path) -> Path:
         # The folder's tokenizer must not promise more than its model takes: BERT has 512 positions.
         tokenizer = copy.copy(tokenizer)
         tokenizer.max_length = min(tokenizer.max_length or 10**9, model.config.max_position_embeddings)
+        if kind == "bert":  # of a pair of texts BERT must be told which token belongs to which
+            tokenizer.model_input_names = ("input_ids", "token_type_ids", "attention_mask")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     hf["dtype"] = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     partial = folder / f".model.safetensors.{os.getpid()}"
@@ -491,8 +493,10 @@ def _download(hub_id: str) -> Path:
 
     wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.txt",
               "special_tokens_map.json"]  # fmt: skip
+    # Of a retriever also what comes after the encoder: 1_Pooling/config.json. Other folders hold other formats.
+    wanted += ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "[0-9]_*/config.json"]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["*/*"]))
+        return Path(snapshot_download(hub_id, allow_patterns=wanted, ignore_patterns=["[!0-9]*/*"]))
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
         raise InputError(
             f"{hub_id} is no folder here, and the Hugging Face Hub cannot be reached (offline?) to look there; "

@@ -87,12 +87,14 @@ class _Classifier(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     @classmethod
-    def from_pretrained(cls, model: MaskedLM | Encoder, labels: Sequence[str], **options):
-        """A classifier with copies of a pretrained model's weights: the encoder's, and the prediction head's."""
+    def from_pretrained(cls, model: MaskedLM | Encoder | _Classifier, labels: Sequence[str], **options):
+        """A classifier with copies of another model's weights: the encoder's, and the head's where it is of this kind.
+
+        The linear layer begins anew, also where `model` is a classifier: its classes were others.
+        """
         made = cls(model.config, labels, **options)
-        encoder = model.encoder if isinstance(model, MaskedLM) else model
-        made.encoder.load_state_dict(encoder.state_dict())
-        if isinstance(model, MaskedLM) and isinstance(made.head, PredictionHead):
+        made.encoder.load_state_dict((model if isinstance(model, Encoder) else model.encoder).state_dict())
+        if not isinstance(model, Encoder) and type(model.head) is type(made.head):
             made.head.load_state_dict(model.head.state_dict())
         return made
 

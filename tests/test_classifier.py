@@ -137,6 +137,25 @@ def test_it_begins_with_what_was_pretrained():
     assert isinstance(TokenClassifier.from_pretrained(pretrained.encoder, LABELS).encoder, Encoder)
 
 
+@pytest.mark.parametrize("kind", ["modernbert", "bert"])
+@pytest.mark.parametrize("first", [SequenceClassifier, TokenClassifier])
+@pytest.mark.parametrize("second", [SequenceClassifier, TokenClassifier])
+def test_it_begins_with_another_classifier_but_not_with_its_classes(kind, first, second):
+    old = first(config(kind), LABELS)
+    for p in old.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    made = second.from_pretrained(old, ("a", "b"))
+    parts = ["encoder"] + ["head"] * (kind == "modernbert" or first is second)  # BERT's heads are of two kinds
+    for part in parts:
+        theirs = dict(getattr(old, part).named_parameters())
+        ours = dict(getattr(made, part).named_parameters())
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    again = first.from_pretrained(old, LABELS)
+    assert made.classifier.out_features == 2 and not torch.equal(again.classifier.weight, old.classifier.weight)
+    old.encoder.embeddings.tok_embeddings.weight.data.zero_()
+    assert made.encoder.embeddings.tok_embeddings.weight.abs().sum() > 0  # copies
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(InputError, match="pooling must be one of 'cls', 'mean', not 'max'"):
         SequenceClassifier(config("modernbert"), LABELS, pooling="max")

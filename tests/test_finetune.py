@@ -250,3 +250,42 @@ def test_more_bad_input(pretrained, tmp_path, capsys):
     assert main([*command, "--task", "sst2", "--data", str(data), "--max-length", "100"]) == 2
     assert "the model has 64 positions" in capsys.readouterr().err
     assert Settings.for_task(GLUE["cola"]).rate == 8e-5
+
+
+def test_a_classifier_is_where_another_task_may_begin(pretrained, tmp_path, capsys):
+    """As RTE, MRPC and STS-B begin with MNLI's model in the paper (arXiv 2412.13663)."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    data = table(tmp_path / "sst2.tsv", sentiment(80))
+    assert run(pretrained, first, "sst2", data, "--pooling", "mean")[0] == 0
+    assert "classifier (" not in capsys.readouterr().out
+    rng = random.Random(5)
+    rows = [dict(sentence1=rng.choice(GOOD), sentence2=rng.choice(BAD), label=i / 4) for i in range(40)]
+    pairs = table(tmp_path / "stsb.tsv", rows)
+    status, records = run(first, second, "stsb", pairs, "--rate", "1e-8", "--epochs", "1")
+    said = capsys.readouterr().out
+    assert status == 0 and records[0]["pooling"] == "mean"  # as the head has learnt it
+    assert said.count("is a classifier (0, 1): its encoder and head are kept, the last layer begins anew") == 1
+    old, new = load(first)[0], load(second)[0]
+    for part in ("encoder", "head"):
+        for a, b in zip(getattr(old, part).parameters(), getattr(new, part).parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert old.labels == ("0", "1") and new.labels == ("label",) and new.classifier.weight.shape[0] == 1
+    assert run(first, second, "stsb", pairs, "--epochs", "1", "--pooling", "cls")[1][0]["pooling"] == "cls"
+
+
+def test_the_papers_number_stands_below_ours_for_glue_only(pretrained, tmp_path, capsys):
+    data = table(tmp_path / "rte.tsv", [dict(sentence1="good", sentence2=f"bad {i}", label=i % 2) for i in range(30)])
+    assert run(pretrained, tmp_path / "a", "rte", data, "--epochs", "1")[0] == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "quoted, not measured here" in line]
+    assert "RTE dev set, accuracy: ModernBERT-base 0.874, -large 0.921" in line
+    assert run(pretrained, tmp_path / "b", "pair", data, "--columns", "sentence1", "sentence2", "--epochs", "1")[0] == 0
+    assert "quoted" not in capsys.readouterr().out
+
+
+def test_a_tokenizer_of_another_model_is_refused(pretrained, tmp_path, capsys):
+    small = MaskedLM(EncoderConfig.preset("modernbert-tiny", **SIZES, vocab_size=128))
+    save(small, None, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_bytes((pretrained / "tokenizer.json").read_bytes())
+    data = table(tmp_path / "d.tsv", sentiment(20))
+    assert run(tmp_path / "m", tmp_path / "o", "sst2", data)[0] == 2
+    assert "the tokenizer has 384 ids and the model 128" in capsys.readouterr().err

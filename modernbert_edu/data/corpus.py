@@ -125,7 +125,7 @@ def _python_documents(skipped: Counter) -> list[Document]:
     """The running interpreter's library, without its tests, and the language reference that `help()` shows."""
     root = Path(sysconfig.get_path("stdlib"))
     documents = []
-    for path in _walk(root, FOREIGN_FOLDERS | LIBRARY_TEST_FOLDERS):
+    for path in walk(root, FOREIGN_FOLDERS | LIBRARY_TEST_FOLDERS):
         source = path.relative_to(root).as_posix()
         # Written while Python was built: they hold the paths of one machine, and the fingerprint must not.
         generated = path.name.startswith("_sysconfigdata") or source.startswith("config-")
@@ -143,7 +143,7 @@ def _local_documents(path: Path, text_column: str | None, skipped: Counter) -> l
     if not path.exists():
         raise InputError(f"no such corpus: {str(path)!r} does not exist; a corpus is {SPEC_FORMS}")
     if path.is_dir():
-        files = [(file, file.relative_to(path).as_posix()) for file in _walk(path, FOREIGN_FOLDERS)]
+        files = [(file, file.relative_to(path).as_posix()) for file in walk(path, FOREIGN_FOLDERS)]
         files = [(file, source) for file, source in files if file.suffix.lower() in SUFFIXES]
     elif path.suffix.lower() in (*SUFFIXES, ".json"):
         files = [(path, path.name)]
@@ -158,7 +158,7 @@ def _local_documents(path: Path, text_column: str | None, skipped: Counter) -> l
     return documents
 
 
-def _walk(root: Path, unwanted: set[str]) -> list[Path]:
+def walk(root: Path, unwanted: set[str]) -> list[Path]:
     """Every regular file under `root`, sorted; hidden files and folders and the `unwanted` folders left out."""
     files = []
     for folder, subfolders, names in os.walk(root):

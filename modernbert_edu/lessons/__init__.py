@@ -27,6 +27,8 @@ MODULES = {
     "08_mlm_pretraining": "pretraining",
     "09_context_extension": "extension",
     "10_large_from_base": "growth",
+    "11_finetuning": "finetuning",
+    "12_retrieval": "retrieval",
 }
 BEST_FIRST = ("gpu", "laptop", "quick")
 

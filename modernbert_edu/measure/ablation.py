@@ -359,10 +359,12 @@ def paired_differences(records: Sequence[dict], baseline: str, what: str = "held
     return found
 
 
-def bootstrap_interval(values: Sequence[float], draws: int = 10_000, level: float = 0.95) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Sequence[float], draws: int = 10_000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
     """The percentile bootstrap interval of the mean."""
     sample = torch.tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     means = sample[torch.randint(len(sample), (draws, len(sample)), generator=generator)].mean(dim=1)
     tail = (1 - level) / 2
     return means.quantile(tail).item(), means.quantile(1 - tail).item()

@@ -1,6 +1,6 @@
 """Fine-tuning: a pretrained encoder, a head, labelled text -> a classifier, judged on text it has not seen.
 
-encode    texts, pairs or words -> ids and labels, what is too long cut and counted
+encode    texts, pairs or words -> ids and labels, what is too long cut or windowed, and counted
 train     AdamW, 6 % warm-up, linear decay; evaluated several times an epoch, the best weights kept
 """
 
@@ -21,13 +21,13 @@ from ..data.batches import SequenceBatches, pad_batch
 from ..data.masking import IGNORED
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
-from ..model import Encoder, MaskedLM
 from ..runtime import progress, seed_everything
 from ..training.optim import parameter_groups
 from ..training.pretrain import autocast
 from ..training.schedule import linear
 from .forms import METRICS, Task
 from .table import Examples, label_names
+from .windows import LONG, continued, counted, divide, one_a_text
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Settings:
     batch_size: int = 32
     warmup_share: float = 0.06
     max_length: int | None = None  # None: what the model takes
+    long: str = "cut"  # or "windows": longer texts in several overlapping pieces, their logits averaged
+    stride: float = 0.5  # from one window to the next, as a share of a window
     pooling: str = "cls"
     dropout: float = 0.0
     evaluations: int = 2  # an epoch
@@ -54,6 +56,10 @@ class Settings:
                 raise InputError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
         if self.max_length is not None and self.max_length < 8:
             raise InputError(f"max_length {self.max_length} leaves no room for a text; give at least 8 tokens")
+        if self.long not in LONG:
+            raise InputError(f"long texts can be {' or '.join(map(repr, LONG))}, not {self.long!r}")
+        if not 0 < self.stride <= 1:
+            raise InputError(f"the stride is a share of a window, above 0 and at most 1, not {self.stride!r}; try 0.5")
 
     @classmethod
     def for_task(cls, task: Task, **changes) -> Settings:
@@ -63,12 +69,13 @@ class Settings:
 
 @dataclass
 class Encoded:
-    """Examples as a model reads them."""
+    """Examples as a model reads them: a row each, or a row for each window of a text."""
 
     input_ids: list[list[int]]
     token_type_ids: list[list[int]]
     answers: list  # a class number, a float, or one class number a token with -100 where there is none
-    cut: int = 0  # examples that were too long
+    cut: int = 0  # texts that lost something
+    owners: list[int] | None = None  # with windows: the number of the text that each row belongs to
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -83,32 +90,43 @@ class FineTuned:
     settings: Settings
     seconds: float
     examples_per_second: float
-    cut: tuple[int, int]  # texts that were too long, in training and held out
+    cut: tuple[int, int]  # texts that lost something, in training and held out
     history: list[dict] = field(repr=False, default_factory=list)
+    windows: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))  # (texts, their windows) of each part
 
 
 # ---- texts -> ids ----------------------------------------------------------------------------------------------------
 
 
-def encode(part: Examples, task: Task, names: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Encoded:
-    """Ids, types and answers. Of a pair that is too long the longer text is cut first; labels of cut words are lost."""
+def encode(
+    part: Examples, task: Task, names: Sequence[str], tokenizer: Tokenizer, max_length: int, long: str = "cut",
+    stride: float = 0.5,
+) -> Encoded:  # fmt: skip
+    """Ids, types and answers. Of a pair that is too long the longer text is cut first; labels of cut words are lost.
+    With `long="windows"` such a text becomes several rows (windows.py)."""
     if task.form == "words":
-        return _encode_words(part, names, tokenizer, max_length)
+        return _encode_words(part, names, tokenizer, max_length, long)
     number = {name: i for i, name in enumerate(names)}
     texts = [
         tokenizer.encode_batch([t[k] for t in part.texts], add_special_tokens=False) for k in range(len(task.columns))
     ]
-    encoded = Encoded([], [], [])
-    for ids, answer in zip(zip(*texts, strict=True), part.answers, strict=True):
-        kept = shorten(ids, max_length - 1 - len(ids))
-        encoded.cut += sum(map(len, kept)) < sum(map(len, ids))
-        row, types = [tokenizer.cls_id], [0]
-        for kind, one in enumerate(kept):
-            row += [*one, tokenizer.sep_id]
-            types += [kind] * (len(one) + 1)
-        encoded.input_ids.append(row)
-        encoded.token_type_ids.append(types)
-        encoded.answers.append(answer if task.form == "number" else number[answer])
+    encoded = Encoded([], [], [], owners=[] if long == "windows" else None)
+    for owner, (ids, answer) in enumerate(zip(zip(*texts, strict=True), part.answers, strict=True)):
+        room = max_length - 1 - len(ids)
+        if long == "windows":
+            pieces, lost = divide(ids, room, stride)
+            encoded.owners += [owner] * len(pieces)
+        else:
+            pieces, lost = [shorten(ids, room)], sum(map(len, ids)) > room
+        encoded.cut += lost
+        for piece in pieces:
+            row, types = [tokenizer.cls_id], [0]
+            for kind, one in enumerate(piece):
+                row += [*one, tokenizer.sep_id]
+                types += [kind] * (len(one) + 1)
+            encoded.input_ids.append(row)
+            encoded.token_type_ids.append(types)
+            encoded.answers.append(answer if task.form == "number" else number[answer])
     return encoded
 
 
@@ -122,23 +140,26 @@ def shorten(texts: Sequence[list[int]], room: int) -> list[list[int]]:
     return [list(text[:n]) for text, n in zip(texts, lengths, strict=True)]
 
 
-def _encode_words(part: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Encoded:
+def _encode_words(part: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, long: str) -> Encoded:
     """Each word's label stands at its first token. A byte-level BPE spells a word with the space before it, so all but
     the first are tokenised with one; word pieces know no spaces."""
     number = {name: i for i, name in enumerate(names)}
     spaced = tokenizer.name == "byte-level BPE"
-    encoded = Encoded([], [], [])
-    for words, labels in zip(part.texts, part.answers, strict=True):
+    encoded = Encoded([], [], [], owners=[] if long == "windows" else None)
+    for owner, (words, labels) in enumerate(zip(part.texts, part.answers, strict=True)):
         spelled = [" " + word if spaced and i else word for i, word in enumerate(words)]
-        row, answers = [tokenizer.cls_id], [IGNORED]
-        for ids, label in zip(tokenizer.encode_batch(spelled, add_special_tokens=False), labels, strict=True):
-            row += ids
-            answers += [number[str(label)], *[IGNORED] * (len(ids) - 1)] if ids else []
-        encoded.cut += len(row) > max_length - 1
-        row, answers = [*row[: max_length - 1], tokenizer.sep_id], [*answers[: max_length - 1], IGNORED]
-        encoded.input_ids.append(row)
-        encoded.token_type_ids.append([0] * len(row))
-        encoded.answers.append(answers)
+        ids = tokenizer.encode_batch(spelled, add_special_tokens=False)
+        length, room = sum(map(len, ids)), max_length - 2
+        pieces, lost = continued(ids, [number[str(label)] for label in labels], room if long == "windows" else length)
+        if long == "windows":
+            encoded.owners += [owner] * len(pieces)
+        else:
+            pieces, lost = [(row[:room], answers[:room]) for row, answers in pieces], length > room
+        encoded.cut += lost
+        for row, answers in pieces:
+            encoded.input_ids.append([tokenizer.cls_id, *row, tokenizer.sep_id])
+            encoded.token_type_ids.append([0] * (len(row) + 2))
+            encoded.answers.append([IGNORED, *answers, IGNORED])
     return encoded
 
 
@@ -156,7 +177,7 @@ def batch(encoded: Encoded, indices: Sequence[int], form: str, pad_id: int, devi
 
 
 def finetune(
-    pretrained: MaskedLM | Encoder,
+    pretrained: Model,
     tokenizer: Tokenizer,
     task: Task,
     train: Examples,
@@ -169,6 +190,8 @@ def finetune(
 ) -> FineTuned:
     """Train a classifier that begins with `pretrained`'s weights; the weights best on `held_out` are kept.
 
+    Of a `pretrained` that is a classifier itself all is taken but the last layer, which begins anew.
+
     The best of several evaluations on the same examples is a little too good: a number to report needs a test part of
     its own. Raises `InputError` for labels that cannot be learnt from, and where the loss stops being a number.
     """
@@ -179,7 +202,9 @@ def finetune(
         raise InputError(
             f"the model has {pretrained.config.max_position_embeddings} positions; max_length {longest} is too long"
         )
-    encoded, tested = (encode(part, task, names, tokenizer, longest) for part in (train, held_out))
+    encoded, tested = (
+        encode(part, task, names, tokenizer, longest, settings.long, settings.stride) for part in (train, held_out)
+    )
     seed_everything(settings.seed)
     made = TokenClassifier if task.form == "words" else SequenceClassifier
     options = {} if task.form == "words" else {"pooling": settings.pooling}
@@ -239,6 +264,7 @@ def finetune(
         step * settings.batch_size / seconds,
         (encoded.cut, tested.cut),
         history,
+        (counted(encoded.owners), counted(tested.owners)),
     )
 
 
@@ -277,7 +303,8 @@ def evaluate(
     model, encoded: Encoded, task: Task, pad_id: int, *, device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32, scale: tuple[float, float] | None = None, batch_size: int = 32,
 ) -> dict[str, float]:  # fmt: skip
-    """The task's metrics over all examples. Examples of like length share a batch, so few pads are computed."""
+    """The task's metrics over all texts. Rows of like length share a batch, so few pads are computed; the logits of a
+    text's windows are averaged."""
     device = torch.device(device)
     model.eval()
     truth, said = [], []
@@ -287,23 +314,32 @@ def evaluate(
         labels = given.pop("labels")
         with autocast(device, dtype):
             logits = model(**given).logits.float()
-        if task.form == "number":
-            said.append(logits[:, 0] if scale is None else logits[:, 0] * scale[1] + scale[0])
-            truth.append(labels)
-            continue
-        chosen = labels != IGNORED
-        said.append(logits.argmax(-1)[chosen])
-        truth.append(labels[chosen])
-    truth, said = (torch.cat(parts).cpu().numpy() for parts in (truth, said))
+        if task.form == "words":
+            chosen = labels != IGNORED
+            logits, labels = logits[chosen], labels[chosen]
+        said.append(logits)
+        truth.append(labels)
+    logits, truth = torch.cat(said), torch.cat(truth)
+    if encoded.owners is not None and task.form != "words":
+        owners = torch.tensor([encoded.owners[i] for i in order], device=device)
+        logits, truth = one_a_text(logits, truth, owners)
+    if task.form == "number":
+        said = logits[:, 0] if scale is None else logits[:, 0] * scale[1] + scale[0]
+    else:
+        said = logits.argmax(-1)
+    truth, said = truth.cpu().numpy(), said.cpu().numpy()
     return {name: METRICS[name](truth, said) for name in task.metrics}
 
 
 def check_model(model: Model, tokenizer: Tokenizer | None, name: str) -> None:
     """Whether a model that was opened can be fine-tuned. Raises `InputError` if not."""
-    if not isinstance(model, MaskedLM | Encoder):
-        raise InputError(f"{name} is a classifier already; fine-tune the pretrained model it came from")
     if tokenizer is None:
         raise InputError(f"{name} has no tokenizer; put the tokenizer.json that it was trained with beside it")
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(
+            f"{name}: the tokenizer has {tokenizer.vocab_size} ids and the model {model.config.vocab_size}; "
+            "put the tokenizer that it was trained with beside it"
+        )
 
 
 def repeated(settings: Settings, seeds: int) -> list[Settings]:

@@ -76,9 +76,8 @@ def examples(columns: dict[str, list], task: Task, where: str) -> Examples:
     """Columns by name -> examples, every cell of them checked."""
     for name in (*task.columns, task.label):
         if name not in columns:
-            raise InputError(
-                f"{where} has no column {name!r}; it has: {', '.join(columns)} (name yours with --columns, --label)"
-            )
+            option = "--columns" if name in task.columns else "--label"
+            raise InputError(f"{where} has no column {name!r}; it has: {', '.join(columns)} (name yours with {option})")
     if not columns[task.label]:
         raise InputError(f"{where} has no rows; give a table with examples in it")
     read = _words if task.form == "words" else _texts

@@ -2,10 +2,12 @@
 
 from .alternating import *  # noqa: F403
 from .extension import *  # noqa: F403
+from .finetuning import *  # noqa: F403
 from .geglu import *  # noqa: F403
 from .growth import *  # noqa: F403
 from .prenorm import *  # noqa: F403
 from .pretraining import *  # noqa: F403
+from .retrieval import *  # noqa: F403
 from .rope import *  # noqa: F403
 from .tokenizer import *  # noqa: F403
 from .tour import *  # noqa: F403

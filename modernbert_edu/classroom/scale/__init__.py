@@ -18,12 +18,14 @@ from . import (
     ablation,
     alternating,
     extension,
+    finetuning,
     geglu,
     growth,
     headline,
     prenorm,
     pretrain,
     pretraining,
+    retrieval,
     rope,
     tokenizer,
     tour,
@@ -33,12 +35,14 @@ from . import (
 from .ablation import AblationScale
 from .alternating import AlternatingScale
 from .extension import ExtensionScale
+from .finetuning import FinetuningScale
 from .geglu import GegluScale
 from .growth import GrowthScale
 from .headline import HeadlineScale
 from .prenorm import PrenormScale
 from .pretrain import PretrainScale
 from .pretraining import PretrainingScale
+from .retrieval import RetrievalScale
 from .rope import RopeScale
 from .text import MixedLengths, TextScale
 from .tokenizer import TokenizerScale
@@ -55,12 +59,14 @@ __all__ = [
     "AblationScale",
     "AlternatingScale",
     "ExtensionScale",
+    "FinetuningScale",
     "GegluScale",
     "GrowthScale",
     "HeadlineScale",
     "PrenormScale",
     "PretrainScale",
     "PretrainingScale",
+    "RetrievalScale",
     "RopeScale",
     "TokenizerScale",
     "TourScale",
@@ -85,6 +91,8 @@ class Scale:
     pretraining: PretrainingScale
     extension: ExtensionScale
     growth: GrowthScale
+    finetuning: FinetuningScale
+    retrieval: RetrievalScale
     ablation: AblationScale
     pretrain: PretrainScale
     headline: HeadlineScale
@@ -102,6 +110,8 @@ _SECTIONS = dict(
     pretraining=pretraining,
     extension=extension,
     growth=growth,
+    finetuning=finetuning,
+    retrieval=retrieval,
     ablation=ablation,
     pretrain=pretrain,
     headline=headline,

@@ -1,0 +1,114 @@
+"""Sizes of 11_finetuning."""
+
+from dataclasses import dataclass
+
+from .ablation import AblationScale
+
+
+@dataclass(frozen=True)
+class FinetuningScale(AblationScale):
+    """11_finetuning: BERT and ModernBERT are pretrained once each, then fine-tuned many times on three tasks.
+
+    Counts are for (training, choosing, testing). The lengths of the long task stand as the paper's 512 and 8,192 at
+    `gpu`; at `laptop` they are as near as a few minutes allow.
+    """
+
+    vocab_size: int = 2048
+    corpus_characters: int | None = 4_000_000
+    held_out_sequences: int = 32
+    batch_size: int = 8  # of pretraining
+    steps: int = 300  # of pretraining
+    pretraining_rate: float = 2e-3
+
+    rates: tuple[float, ...] = (1e-4, 4e-4, 1.6e-3)  # of fine-tuning; the published models take 1e-5 to 8e-5
+    seeds: tuple[int, ...] = (0, 1)
+    weight_decay: float = 1e-5
+    finetuning_batch: int = 16
+    eval_tokens: int = 8192  # in one batch of an evaluation
+
+    packages: int = 6
+    passage_lines: int = 8
+    passage_counts: tuple[int, int, int] = (60, 25, 50)  # of each package
+    passage_epochs: int = 3
+    passage_length: int = 96
+
+    functions_per_package: int | None = 40
+    pair_counts: tuple[int, int, int] = (300, 60, 150)  # functions; each gives two pairs
+    pair_epochs: int = 2
+    pair_length: int = 96
+    pair_seeds: tuple[int, ...] = (0, 1)
+
+    short_length: int = 256
+    long_length: int = 2048
+    fact_shortest: int = 64  # tokens of the shortest training text
+    fact_counts: tuple[int, int, int] = (320, 16, 48)
+    fact_batch: int = 8
+    fact_rate: float = 1e-3
+    fact_seeds: tuple[int, ...] = (0,)
+    place_bins: int = 8
+
+    cost_lengths: tuple[int, ...] = (128, 512, 2048)
+    timing_repeats: int = 3
+    timing_budget: float = 2.0  # seconds for one length, after which three repeats are enough
+
+
+SIZES = {
+    "quick": FinetuningScale(
+        vocab_size=1024,
+        tokenizer_characters=300_000,
+        corpus_characters=600_000,
+        held_out_sequences=8,
+        steps=12,
+        rates=(4e-4, 1.6e-3),
+        seeds=(0, 1),
+        packages=3,
+        passage_counts=(16, 4, 8),
+        passage_epochs=1,
+        passage_length=48,
+        functions_per_package=6,
+        pair_counts=(24, 6, 12),
+        pair_epochs=1,
+        pair_length=48,
+        pair_seeds=(0,),
+        short_length=128,
+        long_length=512,
+        fact_shortest=48,
+        fact_counts=(24, 4, 16),
+        place_bins=4,
+        cost_lengths=(128, 256),
+        timing_budget=0.3,
+    ),
+    "laptop": FinetuningScale(),
+    "gpu": FinetuningScale(
+        bert_preset="bert-small",
+        modernbert_preset="modernbert-small",
+        dtype="bfloat16",
+        vocab_size=8192,
+        tokenizer_characters=8_000_000,
+        corpus_characters=None,
+        held_out_sequences=256,
+        batch_size=64,
+        steps=3000,
+        pretraining_rate=1e-3,
+        rates=(3e-5, 1e-4, 3e-4, 1e-3),
+        seeds=(0, 1, 2),
+        finetuning_batch=32,
+        eval_tokens=131_072,
+        packages=8,
+        passage_counts=(200, 50, 100),
+        passage_length=128,
+        functions_per_package=200,
+        pair_counts=(2500, 300, 500),
+        pair_epochs=3,
+        pair_length=192,
+        pair_seeds=(0, 1, 2),
+        short_length=512,
+        long_length=8192,
+        fact_counts=(3000, 32, 128),
+        fact_batch=16,
+        fact_rate=3e-4,
+        fact_seeds=(0, 1, 2),
+        cost_lengths=(512, 1024, 2048, 4096, 8192),
+        timing_repeats=10,
+    ),
+}

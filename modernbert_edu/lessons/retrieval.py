@@ -1,0 +1,3 @@
+"""What 12_retrieval measures, and its figures."""
+
+FIGURES = {}
