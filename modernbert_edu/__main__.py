@@ -194,7 +194,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--part",
         nargs="+",
         metavar="P",
-        help="these parts only: tour, bench, headline, ladder, lesson-02 ... lesson-10, rates",
+        help="these parts only: tour, bench, headline-bert, headline-modernbert, retrieval-bert, "
+        "retrieval-modernbert, ladder, lesson-02 ... lesson-12, rates",
     )
     verb.add_argument("--again", action="store_true", help="measure anew what is recorded already")
     verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
@@ -260,6 +261,14 @@ def _add_search(verbs, common: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     verb.add_argument("--api-model", metavar="NAME", help="which of the server's models (its default)")
     verb.set_defaults(run=search_ask)
+
+    verb = actions.add_parser("compare", parents=[common], help="how much training a small model needs to pass BM25")
+    verb.add_argument("--only", choices=("BERT", "ModernBERT"), help="one of the two")
+    verb.add_argument("--out", type=Path, default=Path("build/retrieval"),
+                      help="folder that keeps every finished run (build/retrieval)")  # fmt: skip
+    verb.add_argument("--figures", type=Path, default=None,
+                      help="folder for figure and measurements (figures; at quick scale OUT)")  # fmt: skip
+    verb.set_defaults(run=search_compare)
 
     verb = actions.add_parser("train", parents=[common], help="train a model for searching on pairs of your own")
     verb.add_argument(
@@ -477,6 +486,29 @@ def search_ask(arguments: argparse.Namespace) -> int:
     else:
         top = 5 if arguments.top is None else arguments.top
         records = run_ask(arguments.index, questions, top=top, full=arguments.full, **options)
+    if arguments.json:
+        _write_json(arguments.json, records)
+    return 0
+
+
+def search_compare(arguments: argparse.Namespace) -> int:
+    from .classroom.scale import get_scale
+    from .measure import retrieval_curve as measure
+    from .runtime import prepare_output_folder, resolve_device
+
+    scale, device = get_scale(arguments.scale), resolve_device(arguments.device)
+    out = prepare_output_folder(arguments.out)
+    data = measure.load_data(scale.search)
+    packages = len(data.tasks["code"].packages)
+    print(
+        f"{len(data.train):,} training pairs of {len(data.train_packages)} packages, {packages} other packages held out"
+    )
+    seeds = scale.search.seeds if arguments.seed is None else (arguments.seed,)
+    models = (arguments.only,) if arguments.only else measure.MODELS
+    records = measure.run_curve(data, scale.search, device, out, models, seeds)
+    figures = prepare_output_folder(arguments.figures or (out if scale.name == "quick" else Path("figures")))
+    print("kept: " + ", ".join(map(str, measure.keep_and_draw(records, scale.name, device, figures))))
+    print(measure.describe(measure.kept(figures)))
     if arguments.json:
         _write_json(arguments.json, records)
     return 0

@@ -21,7 +21,7 @@ SIZES = dataclasses.replace(
     vocab_size=512, tokenizer_characters=60_000, corpus_characters=300_000, steps=3, batch_size=4, sequence_length=32,
     held_out_sequences=4, packages=2, passage_counts=(4, 2, 3), passage_length=24, pair_counts=(4, 2, 3),
     pair_length=24, functions_per_package=2, rates=(1e-3, 2e-3), seeds=(0, 1), pair_seeds=(0,), fact_counts=(8, 4, 8),
-    short_length=96, long_length=224, fact_shortest=88, fact_batch=4, cost_lengths=(16, 32), eval_tokens=512,
+    short_length=144, long_length=256, fact_shortest=136, fact_batch=4, cost_lengths=(16, 32), eval_tokens=512,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -171,7 +171,7 @@ def test_every_run_is_there_once(measured):
     assert count["fact"] == 6 * len(SIZES.fact_seeds)
     keys = [(r["task"], r["model"], r["start"], r["pooling"], r["rate"], r["seed"], r.get("reader")) for r in runs]
     assert len(set(keys)) == len(keys)
-    assert all(0 < r["seconds"] and r["max_length"] in (24, 96, 224) for r in runs)
+    assert all(0 < r["seconds"] and r["max_length"] in (24, 144, 256) for r in runs)
 
 
 def test_places_are_counted_in_bins_of_equal_width(measured):

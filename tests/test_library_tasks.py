@@ -43,7 +43,8 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer(files):
-    return train_bpe([path.read_text() for _, path in files], 512)
+    facts = [tasks._sentence(name) for name in tasks.NAMES] * 9  # so that the fact has few tokens, as in a real one
+    return train_bpe([*(path.read_text() for _, path in files), *facts], 384)
 
 
 # ---- packages --------------------------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ def test_a_limit_takes_so_many_functions(files):
 @pytest.fixture(scope="module")
 def facts(files, tokenizer):
     paths = [path for _, path in files]
-    return tasks.fact_task(paths[:24], paths[24:], tokenizer, (96, 256), (40, 8, 24))
+    return tasks.fact_task(paths[:24], paths[24:], tokenizer, (128, 256), (40, 8, 24))
 
 
 def test_a_text_holds_one_fact_and_its_answer_is_the_name_in_it(facts):
@@ -165,7 +166,7 @@ def test_test_texts_have_the_full_length_and_fit(facts, tokenizer):
     lengths = [len(tokenizer.encode(text)) for (text,) in facts.test.texts]
     assert max(lengths) <= 256 and min(lengths) >= 256 - 60  # a file's lines are taken whole
     train = [len(tokenizer.encode(text)) for (text,) in facts.train.texts]
-    assert max(train) <= 256 and min(train) < 128
+    assert max(train) <= 256 and min(train) < 160
 
 
 def test_facts_are_planted_into_files_of_their_own_side(facts, files):
@@ -178,7 +179,12 @@ def test_facts_are_planted_into_files_of_their_own_side(facts, files):
 
 def test_too_short_files_are_refused(files, tokenizer):
     with pytest.raises(InputError, match="no file has 100,000 tokens"):
-        tasks.fact_task([files[0][1]], [files[1][1]], tokenizer, (64, 100_000), (4, 4, 4))
+        tasks.fact_task([files[0][1]], [files[1][1]], tokenizer, (128, 100_000), (4, 4, 4))
+
+
+def test_a_text_without_room_beside_the_fact_is_refused(files, tokenizer):
+    with pytest.raises(InputError, match="32 tokens have no room for a fact"):
+        tasks.fact_task([files[0][1]], [files[1][1]], tokenizer, (32, 256), (4, 4, 4))
 
 
 # ---- what pretraining may see ----------------------------------------------------------------------------------------

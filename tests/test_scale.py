@@ -24,7 +24,7 @@ SIZES = {
 }
 SECTIONS = [
     "tour", "vanilla_bert", "tokenizer", "prenorm", "rope", "geglu", "alternating", "unpadding", "pretraining",
-    "extension", "growth", "finetuning", "retrieval", "ablation", "pretrain", "headline",
+    "extension", "growth", "finetuning", "retrieval", "ablation", "pretrain", "headline", "search",
 ]  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from ..data.prepared import TextData, prepare
 from ..data.tokenizer import Tokenizer
 from ..measure import plots
 from ..measure.ablation import bootstrap_interval
-from ..measure.memory import training_memory
+from ..measure.memory import Memory, training_memory
 from ..measure.speed import time_interleaved, training_call
 from ..model import MaskedLM
 from ..runtime import progress
@@ -152,12 +152,24 @@ def run_one(
     length = settings.max_length or model.config.max_position_embeddings
     test = encode(task.test, task.task, run.model.labels, tokenizer, length, settings.long, settings.stride)
     right = right_answers(run.model, test, tokenizer.pad_id, sizes)
+    memory = _step_memory(run.model, tokenizer, task, settings, length, dtype)
     record = dict(
         what="test_accuracy", value=sum(right) / len(right), unit="share", model=name, start=start, task=task.task.name,
         pooling=settings.pooling, rate=settings.rate, max_length=length, seed=settings.seed, n=len(right),
-        dev=run.metrics["accuracy"], seconds=run.seconds, right=_as_text(right),
+        dev=run.metrics["accuracy"], seconds=run.seconds, memory=memory.bytes, how=memory.how,
+        right=_as_text(right),
     )  # fmt: skip
     return record, run
+
+
+def _step_memory(model, tokenizer, task, settings: Settings, length: int, dtype) -> Memory:
+    """What a training step needs for the first batch of training rows, windows or texts."""
+    part = task.train.take(range(min(settings.batch_size, len(task.train))))
+    encoded = encode(part, task.task, model.labels, tokenizer, length, settings.long, settings.stride)
+    rows, device = range(min(settings.batch_size, len(encoded))), next(model.parameters()).device
+    given = batch(encoded, rows, "classes", tokenizer.pad_id, device)
+    with autocast(device, dtype):
+        return training_memory(model, given["input_ids"], given["attention_mask"], given["labels"])
 
 
 def _as_text(right: Sequence[bool]) -> str:
@@ -353,7 +365,7 @@ def measure_cost(tokenizer: Tokenizer, sizes: FinetuningScale, device) -> list[d
 
 # ---- in words --------------------------------------------------------------------------------------------------------
 
-SCORE_COLUMNS = ("model", "start", "pooling", "learning rate", "right on test", "by seed", "training (s)")
+SCORE_COLUMNS = ("model", "start", "pooling", "learning rate", "right on test", "by seed", "training (s)", "a step (MiB)")
 FACT_COLUMNS = ("reader", "pooling", "right on test", "fact among the first tokens", "fact behind them",
                 "training (s)")  # fmt: skip
 COST_COLUMNS = ("tokens", "BERT, ms", "ModernBERT, ms", "times", "BERT, MiB", "ModernBERT, MiB", "times")
@@ -390,7 +402,7 @@ def score_rows(records: Sequence[dict], task: str) -> list[tuple]:
         mine = chosen(records, task, *run)
         values = [r["value"] for r in mine]
         if run[1] == "-":
-            rows.append((*run, "-", f"{values[0]:.1%}", "-", "-"))
+            rows.append((*run, "-", f"{values[0]:.1%}", "-", "-", "-"))
             continue
         seeds = ", ".join(f"{value:.1%}" for value in values)
         rows.append((*run, f"{mine[0]['rate']:g}", f"{_mean(values):.1%}", seeds,
@@ -607,7 +619,8 @@ def picture_pooling(lengths: Sequence[int]):
         for row, line in enumerate(weights.tolist()):
             for column, weight in enumerate(line):
                 if weight:
-                    ax.text(column, row, f"{weight:.2g}", ha="center", va="center", fontsize=9)
+                    ink = "white" if weight > 0.7 else "black"
+                    ax.text(column, row, f"{weight:.2g}", ha="center", va="center", fontsize=9, color=ink)
         ax.set_yticks(range(len(lengths)), [f"text {i}" for i in range(len(lengths))])
         ax.set_title(
             "the first token, [CLS]" if pooling == "cls" else "the mean over the text's own tokens", fontsize=10

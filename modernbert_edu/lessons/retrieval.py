@@ -1,3 +1,835 @@
-"""What 12_retrieval measures, and its figures."""
+"""What 12_retrieval measures, and its figures.
 
-FIGURES = {}
+    data        make_data, pretrain_both, begin    pairs split by package, a tokenizer, two short MLM pretrainings
+    problem     measure_cosines                    the angles between vectors before and after contrastive training
+    training    train_all, train_late              one vector a text, from each start and seed; one vector a token
+    tasks       judge_words, judge_prose,          what BM25 and the trained models find
+                judge_modules, judge_hybrid
+    cost        measure_cache, measure_search      memory with and without gradient caching; exact and approximate search
+    RAG         build_index, fit_reranker,         a small index; a cross-encoder over the first stage's candidates
+                judge_reranked
+    in words    score_rows, verdicts, budgets      tables, and what can be said of the differences
+
+Letters: Q questions, N texts, D size of a vector.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..classroom.scale import RetrievalScale
+from ..data.tokenizer import Tokenizer
+from ..measure import plots
+from ..measure import retrieval as shared
+from ..measure.memory import bytes_saved_for_backward, peak_memory
+from ..measure.retrieval import LibraryData, RetrievalTask, metrics, rank
+from ..measure.speed import time_interleaved
+from ..model import MaskedLM
+from ..retriever import Embedder, Retriever, TokenEmbedder
+from ..runtime import progress
+from ..tasks.contrastive import (
+    ContrastiveSettings,
+    cached_backward,
+    embed,
+    info_nce,
+    plain_backward,
+    score_matrix,
+    train_retriever,
+)
+from ..tasks.index import Index, build, fuse, usearch_graph, write_graph
+from ..tasks.ranking import bootstrap_interval, exact_top_k
+from ..tasks.rerank import Reranker, RerankSettings, mine_negatives, train_reranker
+
+MODELS = ("BERT", "ModernBERT")
+MLM, RANDOM = "MLM", "random"
+BM25, LATE, HYBRID, RERANKED = "BM25", "late interaction", "ModernBERT + BM25", "reranked"
+CUT, CHUNKS, WHOLE = "beginning", "best chunk", "whole"
+TASKS = {"code": "code: docstring -> function", "prose": "prose: first sentence or heading -> the rest",
+         "modules": "modules: what it says of itself -> the file"}  # fmt: skip
+Trained = dict[tuple[str, str, int], Embedder]  # by model, start and seed
+
+
+# ---- data and models -------------------------------------------------------------------------------------------------
+
+
+def make_data(sizes: RetrievalScale) -> tuple[LibraryData, Tokenizer]:
+    """Pairs and tasks that share no package, and a tokenizer learnt on the pairs to train on."""
+    data = shared.library_data(
+        per_package=sizes.functions_per_package, modules_per_package=sizes.modules_per_package, queries=sizes.questions,
+        held_out_share=sizes.held_out_share, installed=sizes.installed, seed=sizes.seed,
+        module_characters=sizes.module_characters,
+    )  # fmt: skip
+    tokenizer = shared.learn_tokenizer(data, sizes.vocab_size, sizes.tokenizer_characters, sizes.seed)
+    long = first_of(data.tasks["modules"], sizes.modules)
+    long = replace(long, documents=[clip(text, tokenizer, sizes.long_length) for text in long.documents])
+    return replace(data, tasks={**data.tasks, "modules": long}), tokenizer
+
+
+def first_of(task: RetrievalTask, count: int) -> RetrievalTask:
+    """The first texts of a task whose text i answers question i, with their questions."""
+    return RetrievalTask(task.name, task.queries[:count], task.documents[:count], task.relevant[:count], task.packages)
+
+
+def clip(text: str, tokenizer: Tokenizer, tokens: int) -> str:
+    """The beginning of a text, of at most so many tokens with [CLS] and [SEP]."""
+    encoding = tokenizer.backend.encode(text, add_special_tokens=False)
+    return text if len(encoding) <= tokens - 2 else text[: encoding.offsets[tokens - 3][1]]
+
+
+def preset_of(name: str, sizes: RetrievalScale) -> str:
+    return {"BERT": sizes.bert_preset, "ModernBERT": sizes.modernbert_preset}[name]
+
+
+def untrained(name: str, tokenizer: Tokenizer, sizes: RetrievalScale, seed: int) -> MaskedLM:
+    """Random weights; BERT and ModernBERT have equally many parameters, within 1 %."""
+    return shared.new_model(preset_of(name, sizes), tokenizer, seed, like=sizes.bert_preset)
+
+
+def pretrain_both(
+    data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
+) -> tuple[dict[str, MaskedLM], list[dict]]:
+    """One short masked-LM pretraining of each model on the texts of the training pairs: -> (models, records)."""
+    models, records = {}, []
+    with progress(total=len(MODELS) * sizes.steps, desc="pretraining", unit="step") as bar:
+        for name in MODELS:
+            models[name] = untrained(name, tokenizer, sizes, sizes.seed)
+            run = shared.pretrain_on(
+                models[name], data, tokenizer, length=sizes.sequence_length, held_out=sizes.held_out_sequences,
+                steps=sizes.steps, batch_size=sizes.batch_size, learning_rate=sizes.pretraining_rate,
+                mask_rate=sizes.mask_rate, seed=sizes.seed, device=device, dtype=_dtype(sizes), label=name, bar=bar,
+            )  # fmt: skip
+            records.append(dict(what="pretrained_loss", value=run.held_out_loss, unit="nats", model=name,
+                                tokens=run.tokens, seconds=run.seconds, seed=sizes.seed))  # fmt: skip
+    return models, records
+
+
+def begin(name: str, start: str, pretrained: dict[str, MaskedLM], tokenizer: Tokenizer, sizes, seed: int) -> Embedder:
+    """An embedder with a copy of the pretrained weights, or with random ones of this seed."""
+    model = pretrained[name] if start == MLM else untrained(name, tokenizer, sizes, seed)
+    return Embedder.from_pretrained(model, tokenizer)
+
+
+def _dtype(sizes: RetrievalScale) -> torch.dtype:
+    return getattr(torch, sizes.dtype)
+
+
+@contextmanager
+def reading(model: Retriever, tokens: int) -> Iterator[Retriever]:
+    """The model with a shorter longest length."""
+    longest, model.max_length = model.max_length, min(tokens, model.max_length)
+    try:
+        yield model
+    finally:
+        model.max_length = longest
+
+
+# ---- the angles between vectors --------------------------------------------------------------------------------------
+
+BINS = 50  # of a histogram from -1 to 1
+
+
+@torch.no_grad()
+def measure_cosines(model: Embedder, name: str, state: str, task: RetrievalTask, sizes: RetrievalScale) -> list[dict]:
+    """Cosines of each question with its own text and with all others, and what the ranking by them is worth."""
+    with reading(model, sizes.document_length):
+        queries = model.encode(task.queries, "query", dtype=_dtype(sizes))
+        documents = model.encode(task.documents, dtype=_dtype(sizes))
+    cosines = queries @ documents.T
+    own = torch.eye(len(queries), dtype=torch.bool)
+    facts = dict(unit="cosine", model=name, state=state, task=task.name, seed=sizes.seed)
+    records = []
+    for pairs, chosen in (("own", cosines[own]), ("other", cosines[~own])):
+        counts = torch.histc(chosen, BINS, -1, 1)
+        records.append(dict(facts, what="cosine", pairs_of=pairs, value=chosen.mean().item(), n=len(chosen),
+                            spread=chosen.std().item(), histogram=counts.tolist()))  # fmt: skip
+    found = metrics(exact_top_k(queries, documents, shared.DEPTH)[1], task)
+    return [*records, dict(facts, what="mrr_by_cosine", value=found["mrr@10"], unit="share")]
+
+
+def cosine_rows(records: Sequence[dict]) -> list[tuple]:
+    rows = []
+    for record in records:
+        if record["what"] == "mrr_by_cosine":
+            key = record["model"], record["state"]
+            own, other = (r for r in records if r["what"] == "cosine" and (r["model"], r["state"]) == key)
+            rows.append((*key, f"{own['value']:.3f}", f"{other['value']:.3f} ± {other['spread']:.3f}",
+                         f"{record['value']:.3f}"))  # fmt: skip
+    return rows
+
+
+COSINE_COLUMNS = ["model", "weights", "cosine with its own text", "with other texts (± standard deviation)", "MRR@10"]
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def settings_for(name: str, seed: int, sizes: RetrievalScale, **changes) -> ContrastiveSettings:
+    given = dict(
+        rate=sizes.rate_of(name), steps=sizes.contrastive_steps, batch_size=sizes.contrastive_batch,
+        temperature=sizes.temperature, query_length=sizes.query_length, document_length=sizes.document_length, seed=seed,
+    )  # fmt: skip
+    return ContrastiveSettings(**{**given, **changes})
+
+
+def train_one(model: Retriever, name: str, start: str, settings, data: LibraryData, sizes, device) -> list[dict]:
+    """One contrastive training: records of its losses and of what it finds in held-out code, on the way and at the end.
+
+    The last record of mrr@10 holds the rank of the right text for each question.
+    """
+    task, last = data.tasks["code"], {}
+
+    def evaluate(model: Retriever) -> dict[str, float]:
+        with reading(model, sizes.document_length):
+            ranking = rank(model, task, dtype=_dtype(sizes))
+        last.update(ranks=ranks_of(ranking, task))
+        return metrics(ranking, task)
+
+    every = max(1, settings.steps // sizes.evaluations)
+    label = name if start == "-" else f"{name}, {start}"
+    run = train_retriever(model, data.train, settings, device=device, dtype=_dtype(sizes), label=label,
+                          evaluate=evaluate, eval_every=every)  # fmt: skip
+    records = [{**r, "model": name, "start": start, "task": "code", "way": "-"} for r in run.history]
+    final = [r for r in records if r["what"] == "mrr@10"][-1]
+    final.update(last)
+    return records
+
+
+def train_all(
+    pretrained: dict[str, MaskedLM], data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
+) -> tuple[list[dict], Trained]:
+    """Each model from each start and seed, on the same pairs in the same order for the same seed."""
+    records, trained = [], {}
+    for name, start in sizes.runs:
+        for seed in sizes.seeds:
+            model = begin(name, start, pretrained, tokenizer, sizes, seed)
+            records += train_one(model, name, start, settings_for(name, seed, sizes), data, sizes, device)
+            trained[name, start, seed] = model
+    return records, trained
+
+
+def train_late(
+    pretrained: MaskedLM, data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
+) -> tuple[list[dict], TokenEmbedder]:
+    """One vector a token, from the same pretrained weights, with the first seed's pairs in the same order."""
+    seed = sizes.seeds[0]
+    torch.manual_seed(seed)
+    model = TokenEmbedder.from_pretrained(pretrained, tokenizer, dimension=sizes.late_dimension)
+    settings = settings_for("ModernBERT", seed, sizes)
+    return train_one(model, LATE, MLM, settings, data, sizes, device), model
+
+
+# ---- what they find --------------------------------------------------------------------------------------------------
+
+
+def ranks_of(ranking: Tensor, task: RetrievalTask) -> list[int]:
+    """For each question the rank of the first right text, 0 where none is in the ranking."""
+    return [
+        next((place for place, text in enumerate(row, start=1) if text in right), 0)
+        for row, right in zip(ranking.tolist(), task.relevant, strict=True)
+    ]
+
+
+def as_records(ranking: Tensor, task: RetrievalTask, **facts) -> list[dict]:
+    """One record a metric; the one of mrr@10 holds the ranks."""
+    records = [dict(what=what, value=value, unit="share", task=task.name, **{"way": "-", "start": "-", **facts})
+               for what, value in metrics(ranking, task).items()]  # fmt: skip
+    records[0]["ranks"] = ranks_of(ranking, task)
+    return records
+
+
+def judge_words(data: LibraryData, sizes: RetrievalScale) -> list[dict]:
+    """BM25 on all tasks; modules also where only their beginnings can be read."""
+    records = []
+    for name, task in data.tasks.items():
+        way = WHOLE if name == "modules" else "-"
+        records += as_records(shared.rank_by_words(task), task, model=BM25, way=way, seed=sizes.seed)
+    return records
+
+
+def judge_prose(trained: Trained, data: LibraryData, sizes: RetrievalScale) -> list[dict]:
+    records = []
+    for (name, start, seed), model in trained.items():
+        with reading(model, sizes.document_length):
+            ranking = rank(model, data.tasks["prose"], dtype=_dtype(sizes))
+        records += as_records(ranking, data.tasks["prose"], model=name, start=start, seed=seed)
+    return records
+
+
+def judge_modules(trained: Trained, data: LibraryData, sizes: RetrievalScale) -> list[dict]:
+    """Whole modules three ways: their beginning, the best of their chunks, all at once where the model takes it."""
+    task, records, dtype = data.tasks["modules"], [], _dtype(sizes)
+    for (name, start, seed), model in trained.items():
+        if start != MLM:
+            continue
+        facts = dict(model=name, start=start, seed=seed)
+        with reading(model, sizes.chunk_length):
+            records += as_records(rank(model, task, dtype=dtype), task, way=CUT, **facts)
+            chunks = shared.rank_by_chunks(model, task, sizes.chunk_length - 2, dtype=dtype)
+            records += as_records(chunks, task, way=CHUNKS, **facts)
+        if model.max_length >= sizes.long_length:
+            with reading(model, sizes.long_length):
+                records += as_records(rank(model, task, dtype=dtype), task, way=WHOLE, **facts)
+    return records
+
+
+def judge_hybrid(trained: Trained, data: LibraryData, sizes: RetrievalScale) -> list[dict]:
+    """Code by two rankings fused: the model's and BM25's."""
+    task, records = data.tasks["code"], []
+    words = shared.rank_by_words(task)
+    for (name, start, seed), model in trained.items():
+        if (name, start) != ("ModernBERT", MLM):
+            continue
+        with reading(model, sizes.document_length):
+            vectors = rank(model, task, dtype=_dtype(sizes))
+        both = [[text for text, _ in fuse([a, b], words.shape[1])]
+                for a, b in zip(vectors.tolist(), words.tolist(), strict=True)]  # fmt: skip
+        records += as_records(torch.tensor(both), task, model=HYBRID, start=start, seed=seed)
+    return records
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+
+def measure_cache(model: Embedder, data: LibraryData, sizes: RetrievalScale, device) -> list[dict]:
+    """Memory and seconds of one step's gradients against the batch size, all at once and through the cache.
+
+    On CUDA the allocator's peak; elsewhere the bytes that autograd keeps at once: of a cached step those of its largest
+    chunk, or of the loss.
+    """
+    records, dtype = [], _dtype(sizes)
+    pairs = sorted(data.train, key=lambda pair: -len(pair.document))  # long texts, so that every batch is full
+    model.to(device).train()
+    for batch in sizes.cache_batches:
+        queries = model.token_ids([p.query for p in pairs[:batch]], "query", sizes.query_length)
+        documents = model.token_ids([p.document for p in pairs[:batch]], "document", sizes.document_length)
+        sides = queries, documents
+
+        def loss_of(q: Tensor, d: Tensor) -> Tensor:
+            return info_nce(score_matrix(q, d), sizes.temperature)
+
+        calls = {
+            "all at once": lambda s=sides: plain_backward(model, s, loss_of, None, device, dtype),
+            "cached": lambda s=sides: cached_backward(model, s, loss_of, sizes.cache_chunk, device, dtype),
+        }
+        budget = sizes.timing_budget
+        timings = time_interleaved(calls, device=device, repeats=sizes.timing_repeats, warmup=1, budget_seconds=budget)
+        for name, call in calls.items():
+            if device.type == "cuda":
+                found, how = peak_memory(call, device).added, "peak allocated above what was allocated before"
+            else:
+                found, how = _kept(model, sides, loss_of, None if name == "all at once" else sizes.cache_chunk, dtype)
+            facts = dict(model=name, batch_size=batch, seed=sizes.seed)
+            records.append(dict(facts, what="step_memory", value=found, unit="bytes", how=how))
+            records.append(dict(facts, what="step_seconds", value=timings[name].median, unit="s",
+                                spread=timings[name].spread, n=timings[name].n))  # fmt: skip
+        model.zero_grad(set_to_none=True)
+    return records
+
+
+def _kept(model: Embedder, sides, loss_of, chunk: int | None, dtype) -> tuple[int, str]:
+    """The most bytes that autograd keeps at one time, on the CPU."""
+    known = [*model.parameters(), *model.buffers()]
+    how = "tensors kept for the backward pass at one time, without parameters"
+    if chunk is None:
+        return bytes_saved_for_backward(
+            lambda: loss_of(*(embed(model, ids, "cpu", dtype) for ids in sides)), exclude=known
+        ), how
+    vectors = [torch.randn(len(ids), model.dimension, requires_grad=True) for ids in sides]
+    of_chunks = [
+        bytes_saved_for_backward(lambda part=ids[i : i + chunk]: embed(model, part, "cpu", dtype), exclude=known)
+        for ids in sides
+        for i in range(0, len(ids), chunk)
+    ]
+    kept_vectors = sum(vector.numel() * vector.element_size() for vector in vectors)
+    return kept_vectors + max(*of_chunks, bytes_saved_for_backward(lambda: loss_of(*vectors), exclude=vectors)), how
+
+
+def measure_search(vectors: Tensor, sizes: RetrievalScale, device) -> list[dict]:
+    """Seconds of an exact search for 10 of ever more vectors, and of an approximate one with what it finds.
+
+    The vectors are those of real texts with noise of their own, so that near and far differ as they do among texts.
+    """
+    generator = torch.Generator().manual_seed(sizes.seed)
+
+    def many(count: int) -> Tensor:
+        chosen = vectors[torch.randint(len(vectors), (count,), generator=generator)]
+        noise = torch.randn(chosen.shape, generator=generator) * 0.5 / vectors.shape[1] ** 0.5
+        return torch.nn.functional.normalize(chosen + noise, dim=-1)
+
+    records, queries = [], many(20)
+    facts = dict(unit="s", dimension=vectors.shape[1], seed=sizes.seed)
+    for count in sizes.corpus_sizes:
+        documents = many(count)
+        call = {"exact": lambda d=documents: exact_top_k(queries[:1], d, 10)}
+        timing = time_interleaved(call, device="cpu", repeats=sizes.timing_repeats, budget_seconds=sizes.timing_budget)
+        records.append(dict(facts, what="search_seconds", value=timing["exact"].median, spread=timing["exact"].spread,
+                            n=timing["exact"].n, model="exact", texts=count))  # fmt: skip
+    documents = many(sizes.graph_size)
+    exact = exact_top_k(queries, documents, 10)[1]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vectors.usearch"
+        write_graph(documents, path)
+        graph = usearch_graph().restore(str(path), view=False)
+    found = [set(graph.search(query.numpy(), 10).keys.tolist()) for query in queries]
+    share = sum(len(a & set(b)) for a, b in zip(found, exact.tolist(), strict=True)) / exact.numel()
+    timing = time_interleaved({"graph": lambda: graph.search(queries[0].numpy(), 10)}, device="cpu",
+                              repeats=sizes.timing_repeats)["graph"]  # fmt: skip
+    graph_facts = dict(facts, model="graph", texts=sizes.graph_size)
+    records.append(dict(graph_facts, what="search_seconds", value=timing.median, spread=timing.spread, n=timing.n))
+    records.append(dict(graph_facts, what="graph_recall@10", value=share, unit="share"))
+    return records
+
+
+def storage_rows(tokens: float, dimension: int, late_dimension: int) -> list[tuple]:
+    """Bytes of a text of so many tokens, as one vector and as one vector a token."""
+    rows = []
+    for name, numbers in ((f"one vector of {dimension}", dimension),
+                          (f"{tokens:,.0f} vectors of {late_dimension}", tokens * late_dimension)):  # fmt: skip
+        sizes = [int(numbers * width) for width in (4, 2)]
+        rows.append((name, *sizes, f"{sizes[0] * 100_000 / 2**30:.2f}"))
+    return rows
+
+
+STORAGE_COLUMNS = ["a text is", "bytes, float32", "bytes, float16", "GiB for 100,000 texts, float32"]
+
+
+# ---- RAG -------------------------------------------------------------------------------------------------------------
+
+
+def build_index(model: Embedder, folder: str | Path, sizes: RetrievalScale) -> Index:
+    """A few modules of the standard library, copied to `folder`, as an index there."""
+    source, library = Path(sysconfig.get_path("stdlib")), Path(folder) / "library"
+    library.mkdir()
+    for name in sizes.rag_files:
+        shutil.copy(source / name, library / name)
+    build(library, Path(folder) / "index", model, "lesson 12", max_tokens=sizes.passage_length, approximate=False)
+    return Index(Path(folder) / "index", model)
+
+
+def fit_reranker(
+    pretrained: MaskedLM, first: Embedder, data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
+) -> tuple[Reranker, list[dict]]:
+    """A cross-encoder trained on training pairs, with the first stage's best wrong texts as negatives."""
+    pairs = shared.sample(data.train, sizes.rerank_steps * sizes.rerank_batch, sizes.seed)
+    task = RetrievalTask.of_pairs("mining", pairs)
+    with reading(first, sizes.document_length):
+        ranking = rank(first, task, sizes.candidates, dtype=_dtype(sizes))
+    settings = RerankSettings(rate=sizes.rerank_rate, steps=sizes.rerank_steps, batch_size=sizes.rerank_batch,
+                              max_length=sizes.query_length + sizes.document_length, seed=sizes.seed)  # fmt: skip
+    negatives = mine_negatives(pairs, ranking, settings.negatives, seed=sizes.seed)
+    run = train_reranker(pretrained, tokenizer, pairs, settings, negatives=negatives, device=device,
+                         dtype=_dtype(sizes), label=RERANKED)  # fmt: skip
+    losses = [r["value"] for r in run.history if r["what"] == "train_loss"]
+    record = dict(what="rerank_loss", value=losses[-1], unit="nats", first=losses[0], model=RERANKED, task="code",
+                  pairs=run.examples, seconds=run.seconds, seed=sizes.seed)  # fmt: skip
+    return run.reranker, [record]
+
+
+def judge_reranked(reranker: Reranker, first: Embedder, data: LibraryData, sizes: RetrievalScale) -> list[dict]:
+    """Some code questions, before and after the reranker has reordered the first stage's candidates."""
+    task = replace(shared.smaller(data.tasks["code"], sizes.rerank_questions), name="rerank")
+    with reading(first, sizes.document_length):
+        ranking = rank(first, task, dtype=_dtype(sizes))
+    best = ranking[:, : sizes.candidates]
+    again = torch.cat([reranker.rerank_indices(task.queries, task.documents, best)[1], ranking[:, best.shape[1] :]], 1)
+    facts = dict(seed=sizes.seeds[0], start=MLM)
+    return [*as_records(ranking, task, model="ModernBERT", **facts),
+            *as_records(again, task, model=RERANKED, **facts)]  # fmt: skip
+
+
+# ---- tables and words ------------------------------------------------------------------------------------------------
+
+SCORE_COLUMNS = ["model", "start", "reads", "MRR@10 [95 %]", "nDCG@10", "recall@10", "recall@100"]
+Row = tuple[str, str, str]  # model, start, way
+
+
+def finals(records: Sequence[dict], task: str) -> dict[Row, list[dict]]:
+    """Each row of a task's table -> its records of mrr@10 with ranks, one a seed."""
+    found: dict[Row, list[dict]] = {}
+    for record in records:
+        if record["what"] == "mrr@10" and record.get("ranks") and record["task"] == task:
+            found.setdefault((record["model"], record["start"], record["way"]), []).append(record)
+    return found
+
+
+def reciprocals(records: Sequence[dict], k: int = 10) -> Tensor:
+    """(Q,) reciprocal ranks, each the mean over the seeds."""
+    ranks = torch.tensor([record["ranks"] for record in records], dtype=torch.float64)
+    return torch.where((ranks > 0) & (ranks <= k), 1 / ranks.clamp(min=1), 0.0).mean(dim=0)
+
+
+def score_rows(records: Sequence[dict], task: str) -> list[tuple]:
+    """One row for each model, start and way of reading: means over the seeds, an interval over the questions."""
+    rows = []
+    for row, mine in finals(records, task).items():
+        values = reciprocals(mine)
+        low, high = bootstrap_interval(values.tolist())
+        cells = [f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"]
+        for what in ("ndcg@10", "recall@10", "recall@100"):
+            cells.append(f"{_final(records, task, row, what):.3f}")
+        rows.append((*row, *cells))
+    return rows
+
+
+def _final(records: Sequence[dict], task: str, row: Row, what: str) -> float:
+    """The mean over the seeds of a metric at the end of training."""
+    mine = [r for r in records if r["what"] == what and r.get("task") == task
+            and (r["model"], r["start"], r["way"]) == row]  # fmt: skip
+    last = {r["seed"]: r["value"] for r in sorted(mine, key=lambda r: r.get("step", 0))}
+    return sum(last.values()) / len(last)
+
+
+def difference(records: Sequence[dict], task: str, a: Row, b: Row) -> tuple[float, float, float] | None:
+    """Mean difference in MRR@10 of two rows on the same questions, with its 95 % interval; None where one is missing.
+
+    Only the seeds that both have count, where both have more than one.
+    """
+    found = finals(records, task)
+    if a not in found or b not in found:
+        return None
+    first, second = found[a], found[b]
+    common = {r["seed"] for r in first} & {r["seed"] for r in second}
+    if BM25 not in (a[0], b[0]):
+        first, second = ([r for r in rows if r["seed"] in common] for rows in (first, second))
+    values = reciprocals(first) - reciprocals(second)
+    return values.mean().item(), *bootstrap_interval(values.tolist())
+
+
+def verdict(low: float, high: float) -> str:
+    return "higher" if low > 0 else "lower" if high < 0 else "no difference can be told"
+
+
+COMPARISONS: dict[str, list[tuple[str, Row, Row]]] = {
+    "code": [
+        ("ModernBERT against BERT", ("ModernBERT", MLM, "-"), ("BERT", MLM, "-")),
+        ("ModernBERT against BM25", ("ModernBERT", MLM, "-"), (BM25, "-", "-")),
+        ("BERT against BM25", ("BERT", MLM, "-"), (BM25, "-", "-")),
+        ("ModernBERT, MLM start against random start", ("ModernBERT", MLM, "-"), ("ModernBERT", RANDOM, "-")),
+        ("BERT, MLM start against random start", ("BERT", MLM, "-"), ("BERT", RANDOM, "-")),
+        ("late interaction against one vector", (LATE, MLM, "-"), ("ModernBERT", MLM, "-")),
+        ("late interaction against BM25", (LATE, MLM, "-"), (BM25, "-", "-")),
+        ("ModernBERT and BM25 fused against BM25", (HYBRID, MLM, "-"), (BM25, "-", "-")),
+    ],
+    "prose": [
+        ("ModernBERT against BERT", ("ModernBERT", MLM, "-"), ("BERT", MLM, "-")),
+        ("ModernBERT against BM25", ("ModernBERT", MLM, "-"), (BM25, "-", "-")),
+        ("BERT against BM25", ("BERT", MLM, "-"), (BM25, "-", "-")),
+        ("ModernBERT, MLM start against random start", ("ModernBERT", MLM, "-"), ("ModernBERT", RANDOM, "-")),
+    ],
+    "modules": [
+        ("ModernBERT: whole against beginning", ("ModernBERT", MLM, WHOLE), ("ModernBERT", MLM, CUT)),
+        ("ModernBERT: whole against best chunk", ("ModernBERT", MLM, WHOLE), ("ModernBERT", MLM, CHUNKS)),
+        ("BERT: best chunk against beginning", ("BERT", MLM, CHUNKS), ("BERT", MLM, CUT)),
+        ("ModernBERT whole against BERT, best chunk", ("ModernBERT", MLM, WHOLE), ("BERT", MLM, CHUNKS)),
+        ("ModernBERT whole against BERT, beginning", ("ModernBERT", MLM, WHOLE), ("BERT", MLM, CUT)),
+        ("ModernBERT whole against BM25", ("ModernBERT", MLM, WHOLE), (BM25, "-", WHOLE)),
+    ],
+    "rerank": [("reranked against the first stage alone", (RERANKED, MLM, "-"), ("ModernBERT", MLM, "-"))],
+}  # fmt: skip
+
+
+def verdicts(records: Sequence[dict], task: str) -> list[str]:
+    """Lines that the intervals decide."""
+    lines = []
+    for words, a, b in COMPARISONS[task]:
+        found = difference(records, task, a, b)
+        if found is not None:
+            mean, low, high = found
+            lines.append(f"{words}: {mean:+.3f} [{low:+.3f}, {high:+.3f}] MRR@10, {verdict(low, high)}")
+    return lines
+
+
+def cache_rows(records: Sequence[dict]) -> list[tuple]:
+    found = {(r["what"], r["model"], r["batch_size"]): r["value"] for r in records if "batch_size" in r}
+    rows = []
+    for batch in sorted({key[2] for key in found}):
+        memory = [found["step_memory", name, batch] / plots.MIB for name in ("all at once", "cached")]
+        seconds = [found["step_seconds", name, batch] for name in ("all at once", "cached")]
+        rows.append((batch, *(f"{x:,.1f}" for x in memory), f"{seconds[1] / seconds[0]:.2f}"))
+    return rows
+
+
+CACHE_COLUMNS = ["pairs in a batch", "MiB, all at once", "MiB, cached", "seconds, cached / all at once"]
+
+
+def search_rows(records: Sequence[dict]) -> list[tuple]:
+    recall = {r["texts"]: r["value"] for r in records if r["what"] == "graph_recall@10"}
+    return [(r["model"], r["texts"], f"{1000 * r['value']:.3f}",
+             f"{recall[r['texts']]:.2f}" if r["model"] == "graph" else "1.00 by definition")
+            for r in records if r["what"] == "search_seconds"]  # fmt: skip
+
+
+SEARCH_COLUMNS = ["search", "texts", "milliseconds a question", "share of the exact ten found"]
+
+
+# ---- the recorded comparison -----------------------------------------------------------------------------------------
+
+
+def curves_of(records: Sequence[dict], task: str, what: str) -> dict[str, dict[int, list[tuple[int, float]]]]:
+    """Model -> seed -> [(pairs, value)] of a longer recorded comparison; BM25 has no pairs and is left out."""
+    found: dict[str, dict[int, list[tuple[int, float]]]] = {}
+    for r in records:
+        if r["what"] == what and r.get("task") == task and r["model"] != BM25 and r.get("pairs") is not None:
+            found.setdefault(r["model"], {}).setdefault(r["seed"], []).append((r["pairs"], r["value"]))
+    return {model: {seed: sorted(set(points)) for seed, points in seeds.items()} for model, seeds in found.items()}
+
+
+def baseline_of(records: Sequence[dict], task: str, what: str) -> float | None:
+    found = [r["value"] for r in records if r["what"] == what and r.get("task") == task and r["model"] == BM25]
+    return sum(found) / len(found) if found else None
+
+
+def budgets(records: Sequence[dict], what: str = "ndcg@10") -> list[str]:
+    """For each task and model, at which number of training pairs the mean over the seeds passes BM25, if it does."""
+    lines = []
+    for task in dict.fromkeys(r["task"] for r in records if r.get("task")):
+        line = baseline_of(records, task, what)
+        for model, seeds in curves_of(records, task, what).items():
+            means = _means(seeds)
+            if line is None or not means:
+                continue
+            passed = next((pairs for pairs, value in means if value > line), None)
+            most, last = means[-1]
+            words = (f"above BM25's {line:.3f} from {passed:,} pairs on" if passed is not None
+                     else f"not above BM25's {line:.3f} up to {most:,} pairs")  # fmt: skip
+            if passed is not None and last <= line:
+                words = f"above BM25's {line:.3f} at {passed:,} pairs, not at the end"
+            lines.append(f"{task}, {model}: {words}; {last:.3f} at the end")
+    return lines
+
+
+def _means(seeds: dict[int, list[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """The mean over the seeds at each number of pairs that all of them have."""
+    common = set.intersection(*({pairs for pairs, _ in points} for points in seeds.values()))
+    tables = [dict(points) for points in seeds.values()]
+    return [(pairs, sum(table[pairs] for table in tables) / len(tables)) for pairs in sorted(common)]
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+LOOKS = {
+    ("BERT", MLM): plots.STYLES["BERT"],
+    ("ModernBERT", MLM): plots.STYLES["ModernBERT"],
+    ("BERT", RANDOM): dict(color="#e8b866", linestyle=(0, (1, 1)), marker="D"),
+    ("ModernBERT", RANDOM): plots.MORE_STYLES[4],
+    (LATE, MLM): plots.MORE_STYLES[0],
+}
+
+
+def _figure(width: float, height: float, rows: int, columns: int, records: Sequence[dict], **options):
+    """(figure, axes in a list), with room for the footer that names the device."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0.42 / height, 1, 1 - 0.42 / height))
+    axes = figure.subplots(rows, columns, squeeze=False, **options).flatten().tolist()
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(True, color="#dddddd", linewidth=0.6)
+        ax.set_axisbelow(True)
+    return plots.finish(figure, records, own=True), axes
+
+
+def plot_cosines(records: Sequence[dict]):
+    """How near a question lies to its own text and to others: a panel for each model and its weights."""
+    chosen = [r for r in records if r["what"] == "cosine"]
+    models, states = (list(dict.fromkeys(r[key] for r in chosen)) for key in ("model", "state"))
+    figure, axes = _figure(4.0 * len(states), 2.5 * len(models) + 0.5, len(models), len(states), chosen, sharex=True)
+    centers = [-1 + (i + 0.5) * 2 / BINS for i in range(BINS)]
+    for place, ax in enumerate(axes):
+        model, state = models[place // len(states)], states[place % len(states)]
+        mine = {r["pairs_of"]: r for r in chosen if (r["model"], r["state"]) == (model, state)}
+        if not mine:
+            ax.set_axis_off()
+            continue
+        shares = {name: [count / r["n"] for count in r["histogram"]] for name, r in mine.items()}
+        ax.fill_between(centers, shares["other"], step="mid", color="#bbbbbb", label="with other texts")
+        ax.step(centers, shares["own"], where="mid", color="#00417a", linewidth=1.8, label="with its own text")
+        ax.set_title(f"{model}, {state}", fontsize=10)
+        ax.set_ylabel("share of pairs")
+        ax.set_ylim(bottom=0)
+        if place >= len(axes) - len(states):
+            ax.set_xlabel("cosine of a question")
+    axes[0].legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def plot_training(records: Sequence[dict]):
+    """MRR@10 on held-out code against training pairs and seconds: a line a run, BM25's score across."""
+    from matplotlib.ticker import EngFormatter
+
+    chosen = [r for r in records if r["what"] == "mrr@10" and r.get("task") == "code"]
+    figure, axes = _figure(12, 4.6, 1, 2, chosen)
+    for ax, x, label in ((axes[0], "pairs", "training pairs seen"), (axes[1], "seconds", "seconds of training")):
+        for row, look in LOOKS.items():
+            for number, seed in enumerate(sorted({r["seed"] for r in chosen})):
+                mine = [r for r in chosen if (r["model"], r["start"], r["seed"]) == (*row, seed) and "step" in r]
+                if mine:
+                    name = ", ".join((row[0], f"from {'MLM' if row[1] == MLM else 'random'}")) if number == 0 else None
+                    ax.plot([r[x] for r in mine], [r["value"] for r in mine], label=name, markersize=5,
+                            linewidth=1.8, markeredgecolor="white", alpha=0.9, **look)  # fmt: skip
+        line = baseline_of(chosen, "code", "mrr@10")
+        if line is not None:
+            ax.axhline(line, color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
+        ax.set(xlabel=label, ylabel="MRR@10, held-out code")
+        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes[0].legend(fontsize=8)
+    axes[0].set_title("A line for each seed", fontsize=10)
+    axes[1].set_title("The same in time; pretraining and evaluations not counted", fontsize=10)
+    return figure
+
+
+def plot_scores(records: Sequence[dict]):
+    """MRR@10 at the end, with intervals over the questions: a panel for each task."""
+    chosen = [r for r in records if r["what"] == "mrr@10" and r.get("ranks") and r.get("task") in TASKS]
+    tasks = [task for task in TASKS if finals(chosen, task)]
+    figure, axes = _figure(5.2 * len(tasks), 4.4, 1, len(tasks), chosen)
+    for ax, task in zip(axes, tasks, strict=True):
+        rows = finals(chosen, task)
+        for place, (row, mine) in enumerate(rows.items()):
+            values = reciprocals(mine)
+            low, high = bootstrap_interval(values.tolist())
+            look = LOOKS.get((row[0], row[1]), dict(color="black", marker="*"))
+            mean = values.mean().item()
+            error = [[mean - low], [high - mean]]
+            ax.errorbar(mean, place, xerr=error, color=look["color"], marker=look["marker"], markersize=7, capsize=4,
+                        linestyle="none", markeredgecolor="white")  # fmt: skip
+            for record in mine if len(mine) > 1 else []:
+                one = reciprocals([record]).mean().item()
+                ax.plot(one, place - 0.25, marker="|", color=look["color"], markersize=9)
+        names = [", ".join(part for part in row if part != "-") for row in rows]
+        ax.set_yticks(range(len(rows)), names)
+        ax.set_ylim(len(rows) - 0.4, -0.7)
+        ax.set_xlim(left=0)
+        ax.set_xlabel("MRR@10")
+        ax.set_title(TASKS[task], fontsize=10)
+    return figure
+
+
+def plot_cost(records: Sequence[dict]):
+    """Memory of a training step by batch size, its time, and the time of a search by the number of texts."""
+    chosen = [r for r in records if r["what"] in ("step_memory", "step_seconds", "search_seconds")]
+    figure, axes = _figure(13.5, 4.4, 1, 3, chosen)
+    looks = {"all at once": plots.STYLES["BERT"], "cached": plots.STYLES["ModernBERT"]}
+    for ax, what, unit, label in (
+        (axes[0], "step_memory", plots.MIB, "memory of a step (MiB)"), (axes[1], "step_seconds", 1, "time of a step (s)")
+    ):  # fmt: skip
+        for name, look in looks.items():
+            mine = [r for r in chosen if r["what"] == what and r["model"] == name]
+            ax.plot([r["batch_size"] for r in mine], [r["value"] / unit for r in mine], label=name, markersize=6,
+                    linewidth=1.8, markeredgecolor="white", **look)  # fmt: skip
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(sorted({r["batch_size"] for r in chosen if "batch_size" in r}))
+        ax.xaxis.set_major_formatter(plots.plain_number)
+        ax.set(xlabel="pairs in a batch", ylabel=label)
+        ax.set_ylim(bottom=0)
+        ax.legend(fontsize=9)
+    axes[0].set_title("Gradient caching: memory", fontsize=10)
+    axes[1].set_title("... and what it costs in time", fontsize=10)
+    for name, look in (("exact", plots.STYLES["ModernBERT"]), ("graph", plots.MORE_STYLES[1])):
+        mine = [r for r in chosen if r["what"] == "search_seconds" and r["model"] == name]
+        axes[2].plot([r["texts"] for r in mine], [1000 * r["value"] for r in mine], label=name, markersize=7,
+                     linewidth=1.8, markeredgecolor="white", **look)  # fmt: skip
+    axes[2].set(xlabel="texts in the corpus", ylabel="time of a search (ms)", xscale="log", yscale="log")
+    axes[2].set_title("Ten best of N texts, one question", fontsize=10)
+    axes[2].legend(fontsize=9)
+    return figure
+
+
+def plot_budget(records: Sequence[dict], what: str = "ndcg@10"):
+    """A recorded comparison: what is found against training pairs, with BM25 as a line across, a panel a task."""
+    from matplotlib.ticker import EngFormatter
+
+    chosen = [r for r in records if r["what"] == what]
+    tasks = [task for task in dict.fromkeys(r["task"] for r in chosen) if curves_of(chosen, task, what)]
+    figure, axes = _figure(4.6 * len(tasks) + 1, 4.4, 1, len(tasks), chosen)
+    models = list(dict.fromkeys(model for task in tasks for model in curves_of(chosen, task, what)))
+    others = [model for model in models if model not in plots.STYLES]
+    for ax, task in zip(axes, tasks, strict=True):
+        for model, seeds in curves_of(chosen, task, what).items():
+            look = plots.STYLES.get(model) or plots.MORE_STYLES[others.index(model) % len(plots.MORE_STYLES)]
+            for number, points in enumerate(seeds.values()):
+                shown = [(pairs, value) for pairs, value in points if pairs > 0]
+                if shown:
+                    ax.plot(*zip(*shown, strict=True), label=model if number == 0 else None, linewidth=1.6,
+                            markersize=5, markeredgecolor="white", alpha=0.85, **look)  # fmt: skip
+        line = baseline_of(chosen, task, what)
+        if line is not None:
+            ax.axhline(line, color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
+        ax.set(xscale="log", xlabel="training pairs seen", ylabel=what.replace("ndcg", "nDCG").replace("mrr", "MRR"))
+        ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        ax.set_ylim(bottom=0)
+        ax.set_title(TASKS.get(task, task), fontsize=10)
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+# Four questions against four texts; the right one stands on the diagonal.
+TOY_SCORES = ((0.8, 0.3, 0.1, 0.2), (0.2, 0.6, 0.5, 0.1), (0.1, 0.4, 0.7, 0.0), (0.3, 0.2, 0.1, 0.4))
+
+
+def picture_softmax(temperature: float):
+    """Four questions' scores, and what the softmax makes of each row at a temperature."""
+    from matplotlib.figure import Figure
+
+    scores = torch.tensor(TOY_SCORES)
+    shares = (scores / temperature).softmax(dim=1)
+    loss = info_nce(scores, temperature).item()
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    panels = zip(figure.subplots(1, 2), (scores, shares), strict=True)
+    for number, (ax, matrix) in enumerate(panels):
+        image = ax.imshow(matrix.numpy(), cmap="Greys", vmin=0, vmax=1)
+        for row in range(4):
+            for column in range(4):
+                value = matrix[row, column].item()
+                weight = "bold" if row == column else "normal"
+                ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontweight=weight,
+                        color="white" if value > 0.55 else "black")  # fmt: skip
+        ax.set_xticks(range(4), [f"text {i}" for i in range(4)])
+        ax.set_yticks(range(4), [f"question {i}" for i in range(4)])
+        words = (f"softmax of each row at temperature {temperature:g}\nmean of -ln of the diagonal: {loss:.3f} nats"
+                 if number else "scores: cosines of questions and texts\nthe right text is on the diagonal")  # fmt: skip
+        ax.set_title(words, fontsize=10)
+        figure.colorbar(image, ax=ax, shrink=0.8, label="share of the row" if number else "cosine")
+    return figure
+
+
+def picture_max_sim(query: Tensor, document: Tensor):
+    """Every question token's match with every text token; the best of each row, which are added up, has a frame."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    matches = query @ document.T
+    figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(matches.numpy(), cmap="Greys", vmin=0, vmax=1)
+    for row, line in enumerate(matches.tolist()):
+        for column, value in enumerate(line):
+            color = "white" if value > 0.55 else "black"
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
+        best = max(range(len(line)), key=line.__getitem__)
+        frame = Rectangle((best - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="#d07c00", linewidth=3)
+        ax.add_patch(frame)
+    ax.set_xticks(range(document.shape[0]), [f"text token {i}" for i in range(document.shape[0])])
+    ax.set_yticks(range(query.shape[0]), [f"question token {i}" for i in range(query.shape[0])])
+    ax.set_title(f"framed: best of each row; their sum is {matches.amax(dim=1).sum():.2f}", fontsize=10)
+    figure.colorbar(image, ax=ax, shrink=0.8, label="dot product")
+    return figure
+
+
+FIGURES = {
+    "12_retrieval_cosines": plot_cosines,
+    "12_retrieval_training": plot_training,
+    "12_retrieval_scores": plot_scores,
+    "12_retrieval_cost": plot_cost,
+}

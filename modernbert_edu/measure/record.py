@@ -32,6 +32,8 @@ PARTS = {
     "bench": Part(("bench",), "bench-base.jsonl"),
     "headline-bert": Part(("headline", "--only", "BERT"), "headline-bert-{scale}.jsonl"),
     "headline-modernbert": Part(("headline", "--only", "ModernBERT"), "headline-modernbert-{scale}.jsonl"),
+    "retrieval-bert": Part(("search", "compare", "--only", "BERT"), "retrieval-bert-{scale}.jsonl"),
+    "retrieval-modernbert": Part(("search", "compare", "--only", "ModernBERT"), "retrieval-modernbert-{scale}.jsonl"),
     "ladder": Part(("ablate", "--ladder", "--yes"), "ablation-ladder-{scale}.jsonl"),
     **{
         f"lesson-{lesson[:2]}": Part(("notebooks", "--only", lesson, "--in-place"), lesson + "-{scale}.jsonl")

@@ -34,6 +34,7 @@ IMPORT = re.compile(r"^\s*(import|from)\s")
 AUTHORSHIP = re.compile(r"copyright|licen[sc]e|author|contributed", re.IGNORECASE)
 NAMES = ("Ada Lovelace", "Alan Turing", "Edsger Dijkstra", "Grace Hopper")
 SENTENCE = "# The maintainer of this file is {name}. Ask {name} before you change it: {address}@example.org\n"
+SPARE = 8  # tokens: lines that are joined may have a token more than each alone
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,15 @@ def fact_task(
     Training pieces have between `lengths[0]` and `lengths[1]` tokens, as many short as long ones on a logarithmic
     scale, and the line is anywhere. Test pieces all have `lengths[1]`, with the line at evenly spaced places; every
     name comes equally often at every part of the text.
-    Raises `InputError` where no file is long enough.
+    Raises `InputError` where no file is long enough, or the shortest text has no room beside the line.
     """
+    sentences = tokenizer.encode_batch(map(_sentence, NAMES))
+    if lengths[0] < max(map(len, sentences)) + SPARE + 16:
+        raise InputError(
+            f"{lengths[0]} tokens have no room for a fact of {max(map(len, sentences))}; take longer texts"
+        )
     sides = [_lines(paths, tokenizer, lengths[1]) for paths in (train_files, held_files)]
-    generator, parts, places = random.Random(seed), [], []
+    generator, parts, places, seen = random.Random(seed), [], [], set()
     for side, count in zip((0, 1, 1), counts, strict=True):
         test = len(parts) == 2
         texts, answers = [], []
@@ -199,12 +205,20 @@ def fact_task(
             length = lengths[1] if test else round(lengths[0] * (lengths[1] / lengths[0]) ** generator.random())
             share = (i + 0.5) / count if test else generator.random()
             name = NAMES[i % len(NAMES)]
-            text, place = _plant(generator.choice(sides[side]), length, share, name, tokenizer, generator)
+            for _ in range(100):  # short pieces of different files can be the same: draw again
+                text, place = _plant(generator.choice(sides[side]), length, share, name, tokenizer, generator)
+                if text not in seen:
+                    break
+            seen.add(text)
             texts.append((text,))
             answers.append(name)
             places += [place] if test else []
         parts.append(Examples(texts, answers))
     return FactTask(FACT, *parts, places, lengths[1])
+
+
+def _sentence(name: str) -> str:
+    return SENTENCE.format(name=name, address=name.lower().replace(" ", "."))
 
 
 def _lines(paths: Sequence[Path], tokenizer: Tokenizer, length: int) -> list[tuple[list[str], list[int]]]:
@@ -225,8 +239,8 @@ def _lines(paths: Sequence[Path], tokenizer: Tokenizer, length: int) -> list[tup
 def _plant(file, length: int, share: float, name: str, tokenizer: Tokenizer, generator) -> tuple[str, int]:
     """(a piece of about `length` tokens with the sentence at this share of it, tokens before the sentence)."""
     lines, sizes = file
-    sentence = SENTENCE.format(name=name, address=name.lower().replace(" ", "."))
-    room = length - 8 - len(tokenizer.encode(sentence))  # 8: lines joined may have a token more than each alone
+    sentence = _sentence(name)
+    room = length - SPARE - len(tokenizer.encode(sentence))
     last, left = len(lines), 0
     while left < room and last:  # the last line at which a piece can begin and still fill the room
         last -= 1

@@ -56,7 +56,7 @@ PLANTED["check_align_labels"] = [
     ),
     (_ALIGN + "found += [label] + [-100] * (len(word) - 1)\n    return [*found, -100]", "a word without tokens"),
     (_ALIGN + "found += [label]\n    return [*found, -100]", "one label a word; the loss needs one a token"),
-    (_ALIGN + "found += [-100] * len(word)\n    return [*found, -100]", "expected [-100, 1, 0"),
+    (_ALIGN + "found += [-100] * len(word)\n    return [*found, -100]", "expected [-100, 1, 2"),
     (_ALIGN + "found += [label]\n    [*found, -100]", "returned None"),
 ]
 

@@ -60,7 +60,7 @@ def _pool_mistakes(hidden: Tensor, borders: list[int]) -> dict[str, Tensor]:
 def check_align_labels(fn) -> str:
     """`fn(pieces, labels) -> list`: a label for [CLS], each token and [SEP]; -100 except at a word's first token."""
     cases = [
-        ([[5], [6, 7], [8]], [1, 0, 2]),
+        ([[5], [6, 7], [8]], [1, 2, 0]),
         ([[5, 6, 7]], [3]),
         ([[9], [8], [7]], [2, 2, 1]),
         ([[5, 6], [7, 8], [9]], [0, 1, 0]),

@@ -27,6 +27,7 @@ from . import (
     pretraining,
     retrieval,
     rope,
+    search,
     tokenizer,
     tour,
     unpadding,
@@ -44,6 +45,7 @@ from .pretrain import PretrainScale
 from .pretraining import PretrainingScale
 from .retrieval import RetrievalScale
 from .rope import RopeScale
+from .search import SearchScale
 from .text import MixedLengths, TextScale
 from .tokenizer import TokenizerScale
 from .tour import TourScale
@@ -68,6 +70,7 @@ __all__ = [
     "PretrainingScale",
     "RetrievalScale",
     "RopeScale",
+    "SearchScale",
     "TokenizerScale",
     "TourScale",
     "UnpaddingScale",
@@ -96,6 +99,7 @@ class Scale:
     ablation: AblationScale
     pretrain: PretrainScale
     headline: HeadlineScale
+    search: SearchScale
 
 
 _SECTIONS = dict(
@@ -115,6 +119,7 @@ _SECTIONS = dict(
     ablation=ablation,
     pretrain=pretrain,
     headline=headline,
+    search=search,
 )
 SCALES = {
     name: Scale(name, **{section: module.SIZES[name] for section, module in _SECTIONS.items()})
