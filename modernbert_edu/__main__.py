@@ -201,6 +201,12 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
     verb.set_defaults(run=record)
 
+    verb = verbs.add_parser("claims", parents=[common], help="every published claim beside what is recorded here")
+    verb.add_argument("--figures", type=Path, default=Path("figures"),
+                      help="folder with the records, where claims.md and claims.json go (figures)")  # fmt: skip
+    verb.add_argument("--measure", action="store_true", help="first measure what no other part of `record` has: memory")
+    verb.set_defaults(run=claims)
+
     verb = verbs.add_parser("notebooks", parents=[common], help="run the lessons in order and draw the figures")
     verb.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the lessons are (notebooks)")
     verb.add_argument("--out", type=Path, default=Path("build/course"), help="where executed copies go (build/course)")
@@ -239,7 +245,7 @@ def _add_search(verbs, common: argparse.ArgumentParser) -> None:
     verb.add_argument("--overlap", type=int, metavar="LINES", help="that neighbours share where a text is cut (0)")
     verb.add_argument("--anew", action="store_true", help="build all of it again, with another model or other settings")
     how = verb.add_mutually_exclusive_group()
-    how.add_argument("--approximate", action="store_true", help="also write a graph (from 200,000 passages on)")
+    how.add_argument("--approximate", action="store_true", help="also write a graph (from 500,000 passages on)")
     how.add_argument("--exact", action="store_true", help="never write one")
     verb.set_defaults(run=search_build)
 
@@ -250,7 +256,9 @@ def _add_search(verbs, common: argparse.ArgumentParser) -> None:
     verb.add_argument("--top", type=int, metavar="K", help="passages to show (5), or at most in a context (10)")
     verb.add_argument("--full", action="store_true", help="show whole passages")
     verb.add_argument("--exact", action="store_true", help="compare with every passage, also where there is a graph")
-    verb.add_argument("--hybrid", action="store_true", help="fuse the ranks by vectors and by words (BM25)")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument("--hybrid", action="store_true", help="fuse the ranks by vectors and by words (BM25)")
+    how.add_argument("--words", action="store_true", help="by words alone: no model is loaded")
     verb.add_argument("--rerank", metavar="MODEL", help="a cross-encoder that reads the best 50 with the question")
     verb.add_argument("--context", action="store_true", help="print the passages as a numbered context with sources")
     verb.add_argument("--budget", type=int, metavar="TOKENS", help="of the context (2000)")
@@ -473,9 +481,13 @@ def search_ask(arguments: argparse.Namespace) -> int:
         raise InputError("--api-model is one of a server's; give --endpoint URL")
     if context and arguments.full:
         raise InputError("a context holds whole passages already; leave out --full")
+    if arguments.words and arguments.model is not None:
+        raise InputError("--words needs no model; leave out --model")
     questions = standard_input() if arguments.question is None else [arguments.question]
     device = resolve_device(arguments.device)
-    options = dict(model=arguments.model, device=device, exact=arguments.exact, hybrid=arguments.hybrid)
+    options = dict(
+        model=arguments.model, device=device, exact=arguments.exact, hybrid=arguments.hybrid, words=arguments.words
+    )
     if arguments.rerank is not None:
         options["reranker"] = Reranker.load(arguments.rerank, device=device)
     if context:
@@ -647,6 +659,27 @@ def record(arguments: argparse.Namespace) -> int:
         records += read_jsonl(path) if path.exists() else []
     if arguments.json:
         _write_json(arguments.json, records)
+    return 0
+
+
+def claims(arguments: argparse.Namespace) -> int:
+    from .measure import claims_report, inference_memory
+    from .runtime import device_slug, prepare_output_folder, provenance, resolve_device, write_jsonl
+
+    figures = prepare_output_folder(arguments.figures)
+    if arguments.measure:
+        device = resolve_device(arguments.device)
+        facts = provenance(device)
+        records = inference_memory.measure_inference_memory(device, seed=arguments.seed or 0)
+        path = figures / "measurements" / device_slug(device) / f"{inference_memory.NAME}-base.jsonl"
+        write_jsonl(path, [{**facts, **record} for record in records])
+        print(f"kept: {path}")
+    judged = claims_report.judge_all(figures)
+    written = claims_report.write(judged, figures)
+    print(claims_report.in_brief(judged))
+    print("written: " + ", ".join(map(str, written)))
+    if arguments.json:
+        _write_json(arguments.json, judged)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from tiny_retriever import TEXTS, tiny_embedder
 
 from modernbert_edu.errors import InputError
 from modernbert_edu.tasks import index as module
-from modernbert_edu.tasks.index import GENERATION, Changes, Index, build, fuse, write_graph
+from modernbert_edu.tasks.index import APPROXIMATE_FROM, GENERATION, Changes, Index, build, fuse, write_graph
 from modernbert_edu.tasks.passages import Passage
+from modernbert_edu.tasks.ranking import Bm25
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +240,7 @@ def test_a_broken_index_is_told_and_built_anew(folder, tmp_path, model):
     out = tmp_path / "i"
     make(folder, out, model)
     generation = out / (GENERATION + "000001")
-    whole = {path.name: path.read_bytes() for path in generation.iterdir()}
+    whole = {path.name: path.read_bytes() for path in generation.iterdir() if path.is_file()}
     assert sorted(whole) == ["passages.jsonl", "vectors.safetensors"]
     for name, content in whole.items():
         (generation / name).write_bytes(content[:-30])
@@ -255,7 +257,7 @@ def test_a_broken_index_is_told_and_built_anew(folder, tmp_path, model):
 # ---- killed ----------------------------------------------------------------------------------------------------------
 
 # What a build calls, in order; it is stopped before the call, or after it.
-MOMENTS = ["list_files", "cut_text", "save_file", "write_graph", "_flush", "write_text_atomic"]
+MOMENTS = ["list_files", "cut_text", "save_file", "write_graph", "write_words", "_flush", "write_text_atomic"]
 
 
 class Stopped(BaseException):
@@ -377,6 +379,79 @@ def test_fused_with_words(folder, tmp_path, model):
     assert [hit.passage for hit in others] == [p for p in by_vectors if p != first.passage]
 
 
+def test_words_alone_answer_without_a_model(folder, tmp_path, model):
+    make(folder, tmp_path / "i", model)
+    index = Index(tmp_path / "i")
+    hits = index.search("the cat ran", 5, words=True)
+    rows = {passage.text: row for row, passage in enumerate(index.passages())}
+    expected = Bm25(list(rows)).scores("the cat ran")
+    assert [hit.score for hit in hits] == pytest.approx([float(expected[rows[hit.passage.text]]) for hit in hits])
+    assert {hit.passage.text for hit in hits} == {TEXTS[0], TEXTS[1], TEXTS[3]}  # the others hold none of the words
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert index.search("elephants", 5, words=True) == []
+    with pytest.raises(InputError, match="empty"):
+        index.search(" ", words=True)
+
+
+def test_words_are_those_of_a_new_build_after_every_change(folder, tmp_path, model):
+    make(folder, tmp_path / "i", model)
+    (folder / "0.txt").write_text("the bird sang in the tree")
+    (folder / "sub" / "1.txt").unlink()
+    (folder / "a.txt").write_text("snow lay on the hill")
+    make(folder, tmp_path / "i", model)
+    make(folder, tmp_path / "fresh", model)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).glob(".generation-*/words/*")}
+             for name in ("i", "fresh")]  # fmt: skip
+    assert files[0] == files[1] and {name.split(".")[-1] for name in files[0]} == {"npy", "json"}
+    assert Index(tmp_path / "i").search("bird", 1, words=True)[0].passage.source == "0.txt"
+    assert Index(tmp_path / "i").search("dog", 1, words=True) == []
+
+
+def test_an_index_of_before_there_were_words(folder, tmp_path, model):
+    out = tmp_path / "i"
+    make(folder, out, model)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["words"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(out / manifest["generation"] / "words")
+    index = Index(out, model)
+    assert index.search(TEXTS[0], 1)[0].passage.text == TEXTS[0]
+    for how in (dict(hybrid=True), dict(words=True)):
+        with pytest.raises(InputError, match=r"before indexes held words; `search build .*texts --out .*i` adds them"):
+            index.search("cat", **how)
+    vectors = index.vectors.clone()
+    built, _ = make(folder, out, model)
+    assert (built.embedded, built.kept) == (0, 5)
+    assert Index(out).search("town", 1, words=True)[0].passage.text == TEXTS[3]
+    assert torch.equal(Index(out).vectors, vectors)
+
+
+def test_broken_words_are_told_and_vectors_answer_all_the_same(folder, tmp_path, model):
+    out = tmp_path / "i"
+    make(folder, out, model)
+    words = out / (GENERATION + "000001") / "words"
+    whole = {path: path.read_bytes() for path in words.iterdir()}
+    assert len(whole) == 5
+    for path, content in whole.items():
+        for broken in (content[:-9], None):
+            path.write_bytes(broken) if broken else path.unlink()
+            with pytest.raises(InputError, match=r"words of .* do not open \(.*--anew") as caught:
+                Index(out).search("cat", words=True)
+            assert "\n" not in str(caught.value)
+            assert Index(out, model).search(TEXTS[0], 1)[0].passage.text == TEXTS[0]
+            path.write_bytes(content)
+    Bm25(["the cat"]).save(words)
+    with pytest.raises(InputError, match="other passages"):
+        Index(out).search("cat", words=True)
+
+
+def test_without_bm25s_it_is_said_before_anything_is_embedded(folder, tmp_path, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "encode", None)
+        refused("pip install bm25s", folder, tmp_path / "i", model)
+
+
 def test_reciprocal_rank_fusion_by_hand():
     assert fuse([[3, 1], [1, 2]], 3) == [(1, 1 / 62 + 1 / 61), (3, 1 / 61), (2, 1 / 62)]
     assert fuse([[5], []], 3) == [(5, 1 / 61)]
@@ -423,6 +498,7 @@ def test_a_graph_is_written_where_it_is_wanted_or_large_enough(folder, tmp_path,
         assert [hit.score for hit in graph] == pytest.approx([hit.score for hit in exact], abs=1e-6)
     assert not make(folder, out, model, approximate_from=5, approximate=False)[0].approximate and graphs() == []
     assert make(folder, out, model, approximate=True)[0].approximate
+    assert APPROXIMATE_FROM == 500_000  # as the help of `search build` says
 
 
 def test_without_usearch_it_is_said_before_anything_is_embedded(folder, tmp_path, model, monkeypatch):
@@ -448,7 +524,7 @@ def test_files_of_an_index_are_what_the_module_says(folder, tmp_path, model):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["model"]["name"] == "a-model" and len(manifest["model"]["fingerprint"]) == 16
     assert (manifest["model"]["dimension"], manifest["model"]["similarity"]) == (32, "cosine")
-    assert manifest["settings"] == {"max_tokens": 64, "overlap": 0}
+    assert manifest["settings"] == {"max_tokens": 64, "overlap": 0} and manifest["words"]
     entry = manifest["files"]["0.txt"]
     assert entry["size"] == len(TEXTS[0]) and len(entry["sha256"]) == 64 and entry["rows"] == 1
     tensors = load_file(out / manifest["generation"] / "vectors.safetensors")

@@ -197,7 +197,7 @@ def test_answers_within_the_short_length_are_told_from_those_behind_it():
 
 def run(right, rate=1e-3, dev=0.5, seed=0, model="BERT", start="pretrained", pooling="mean", task="package"):
     return dict(what="test_accuracy", value=right.count("1") / len(right), right=right, rate=rate, dev=dev, seed=seed,
-                model=model, start=start, pooling=pooling, task=task, seconds=1.0)  # fmt: skip
+                model=model, start=start, pooling=pooling, task=task, seconds=1.0, memory=2**20)  # fmt: skip
 
 
 def test_the_rate_is_chosen_by_dev_and_never_by_test():

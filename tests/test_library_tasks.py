@@ -159,7 +159,7 @@ def test_the_place_of_a_fact_is_counted_in_tokens(facts, tokenizer):
         head = text[: text.index("# The maintainer")]
         assert len(tokenizer.encode(head)) - 1 == place  # [CLS] counts, [SEP] is not there yet
     wanted = [(i + 0.5) / 24 * (facts.places[-1] + facts.places[0]) for i in range(24)]  # evenly from front to end
-    assert all(abs(place - even) < 20 for place, even in zip(facts.places, wanted, strict=True))
+    assert all(abs(place - even) < 30 for place, even in zip(facts.places, wanted, strict=True))
 
 
 def test_test_texts_have_the_full_length_and_fit(facts, tokenizer):
@@ -175,6 +175,15 @@ def test_facts_are_planted_into_files_of_their_own_side(facts, files):
         for (text,) in part.texts:
             piece = "".join(line for line in text.splitlines(keepends=True) if "maintainer" not in line)
             assert any(piece in whole for whole in own)
+
+
+def test_only_so_many_files_are_planted_in(files, tokenizer):
+    paths = [path for _, path in files]
+    few = tasks.fact_task(paths[:24], paths[24:], tokenizer, (128, 256), (12, 4, 4), max_files=1)
+    texts = [path.read_text() for path in paths[:24]]
+    pieces = ["".join(line for line in text.splitlines(keepends=True) if "maintainer" not in line)
+              for (text,) in few.train.texts]  # fmt: skip
+    assert any(all(piece in whole for piece in pieces) for whole in texts)
 
 
 def test_too_short_files_are_refused(files, tokenizer):

@@ -3,7 +3,6 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,7 +38,7 @@ class FakeIndex:
     """Gives its hits, best first, as the real one does; remembers how it was asked."""
 
     def __init__(self, hits, tokenizer):
-        self.hits, self.model, self.asked = hits, SimpleNamespace(tokenizer=tokenizer), []
+        self.hits, self.tokenizer, self.asked = hits, tokenizer, []
 
     def search(self, question, k, **how):
         self.asked.append((question, k, how))
@@ -273,7 +272,7 @@ def test_the_path_is_completed():
 @pytest.fixture
 def opened(monkeypatch, tokenizer):
     index = FakeIndex([hit(1, 2, 0.9), hit(5, 5, 0.8)], tokenizer)
-    monkeypatch.setattr("modernbert_edu.tasks.search.open_for_questions", lambda out, model, device: index)
+    monkeypatch.setattr("modernbert_edu.tasks.search.open_for_questions", lambda out, model, device, **how: index)
     return index
 
 
@@ -295,6 +294,14 @@ def test_with_a_server_the_answer_is_printed_with_what_it_cites(opened, server, 
     printed = capsys.readouterr().out
     assert "It hashes [2]. Surely [9].\n\n[2] a.py:5\nwarning: the answer cites [9], and there are 2 sources" in printed
     assert record["cited"] == [2] and record["unknown"] == [9] and LINES[0] not in printed
+
+
+def test_where_nothing_is_found_no_server_is_asked(opened, server, capsys, tmp_path):
+    opened.hits = []
+    (record,) = run_answers(tmp_path, ["what is hashed?"], device=torch.device("cpu"), endpoint=server.url)
+    assert record["text"] is None and record["context"] == "" and record["sources"] == [] and not server.requests
+    assert "no passage was found" in capsys.readouterr().out
+    assert answer("what is hashed?", opened, endpoint=server.url).text is None
 
 
 def test_where_the_server_fails_the_context_is_printed_all_the_same(opened, server, capsys, tmp_path):
@@ -336,6 +343,8 @@ def test_the_shell_prints_a_context_of_a_real_index(built, capsys, tmp_path):
     assert f"[1] 2.txt:1-3\n{TEXTS[2]}\n" in printed and "\n[3] " in printed and "\n[4] " not in printed
     (record,) = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [source["number"] for source in record["sources"]] == [1, 2, 3] and record["context"] in printed
+    nothing, _ = ask(built, capsys, "xylophone", "--context", "--words")
+    assert "no passage was found" in nothing
     small, _ = ask(built, capsys, TEXTS[2], "--context", "--budget", record["tokens"] - 1)
     assert "[1] 2.txt:1-3" in small and "\n[3] " not in small
 

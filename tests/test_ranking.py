@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from modernbert_edu.errors import InputError
+from modernbert_edu.intervals import bootstrap_interval
 from modernbert_edu.tasks.ranking import (
     Bm25,
-    bootstrap_interval,
     code_words,
     evaluate_ranking,
     exact_top_k,
@@ -120,6 +121,41 @@ def test_bm25_finds_a_function_by_a_part_of_its_name():
     texts = ["def open_file(path): return open(path)", "class HTTPServer: pass", "def close(self): self.file = None"]
     _, indices = Bm25(texts).top_k(["an http server", "open file"], k=2)
     assert indices[0, 0] == 1 and indices[1].tolist() == [0, 2]
+
+
+@given(
+    texts=st.lists(texts_of_words, min_size=1, max_size=8), query=texts_of_words, words=st.sampled_from([None, list])
+)
+@settings(max_examples=20, deadline=None)
+def test_bm25_is_the_same_after_it_was_saved(tmp_path_factory, texts, query, words):
+    options = dict(words=words) if words else {}
+    folder = tmp_path_factory.mktemp("words")
+    index = Bm25(texts, k1=0.9, b=0.5, **options)
+    index.save(folder)
+    opened = Bm25.load(folder, **options)
+    assert torch.equal(opened.scores(query), index.scores(query)) and opened.size == len(texts)
+    assert all(torch.equal(a, b) for a, b in zip(opened.top_k([query], 3), index.top_k([query], 3), strict=True))
+    assert opened.vocabulary_size == index.vocabulary_size
+
+
+def test_saved_words_are_mapped_plain_and_the_same_in_every_process(tmp_path):
+    program = "import sys; from modernbert_edu.tasks.ranking import Bm25; Bm25(['b a', 'c_d', '']).save(sys.argv[1])"
+    for seed in ("0", "1"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / seed)], check=True, env=environment)
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / seed).iterdir()} for seed in "01")
+    assert first == second and {name.rsplit(".")[-1] for name in first} == {"npy", "json"}
+    for path in (tmp_path / "0").glob("*.npy"):
+        assert np.load(path, allow_pickle=False).dtype.kind in "fi"
+    assert all(isinstance(Bm25.load(tmp_path / "0")._index.scores[name], np.memmap) for name in ("data", "indices"))
+
+
+def test_no_pickle_is_opened_as_saved_words(tmp_path):
+    Bm25(["a b", "c"]).save(tmp_path)
+    (path,) = tmp_path.glob("data*.npy")
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError):
+        Bm25.load(tmp_path)
 
 
 def test_bm25_takes_other_words():
@@ -335,7 +371,7 @@ def test_the_interval_holds_the_mean_and_shrinks_with_more_queries():
     assert more[1] - more[0] == pytest.approx((high - low) / 4, rel=0.2)
     assert bootstrap_interval(values) == (low, high) != bootstrap_interval(values, seed=1)
     assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5) and bootstrap_interval([1]) == (1, 1)
-    assert bootstrap_interval(torch.tensor([0.0, 1.0]), repeats=50) == (0, 1)
+    assert bootstrap_interval(torch.tensor([0.0, 1.0]), draws=50) == (0, 1)
 
 
 # ------------------------------------------------------------------------------------------- mistakes
@@ -369,7 +405,7 @@ def test_the_interval_holds_the_mean_and_shrinks_with_more_queries():
         (lambda: reciprocal_ranks([[0.5, 0.1]], [1]), "float"),
         (lambda: reciprocal_ranks(RANKINGS, [0, 0, 0], k=0), "k must be"),
         (lambda: bootstrap_interval([]), "one or more"),
-        (lambda: bootstrap_interval([1, 2], repeats=0), "repeats must be"),
+        (lambda: bootstrap_interval([1, 2], draws=0), "draws must be"),
     ],
 )
 def test_mistakes_are_named_in_one_line(call, words):

@@ -26,8 +26,8 @@ from ..config import EncoderConfig
 from ..data.corpus import load_corpus
 from ..data.prepared import TextData, prepare
 from ..data.tokenizer import Tokenizer
+from ..intervals import bootstrap_interval
 from ..measure import plots
-from ..measure.ablation import bootstrap_interval
 from ..measure.memory import Memory, training_memory
 from ..measure.speed import time_interleaved, training_call
 from ..model import MaskedLM
@@ -80,7 +80,7 @@ def make_facts(tasks: Sequence[LibraryTask], tokenizer: Tokenizer, sizes: Finetu
     for _, path in library_files():
         sides[source_of(path) in held].append(path)
     lengths = sizes.fact_shortest, sizes.long_length
-    return fact_task(*sides, tokenizer, lengths, sizes.fact_counts, sizes.seed)
+    return fact_task(*sides, tokenizer, lengths, sizes.fact_counts, sizes.seed, sizes.fact_files)
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def run_one(
     record = dict(
         what="test_accuracy", value=sum(right) / len(right), unit="share", model=name, start=start, task=task.task.name,
         pooling=settings.pooling, rate=settings.rate, max_length=length, seed=settings.seed, n=len(right),
-        dev=run.metrics["accuracy"], seconds=run.seconds, memory=memory.bytes, how=memory.how,
+        dev=run.metrics["accuracy"], seconds=run.seconds, memory=memory.bytes, memory_how=memory.how,
         right=_as_text(right),
     )  # fmt: skip
     return record, run
@@ -365,9 +365,18 @@ def measure_cost(tokenizer: Tokenizer, sizes: FinetuningScale, device) -> list[d
 
 # ---- in words --------------------------------------------------------------------------------------------------------
 
-SCORE_COLUMNS = ("model", "start", "pooling", "learning rate", "right on test", "by seed", "training (s)", "a step (MiB)")
+SCORE_COLUMNS = (
+    "model",
+    "start",
+    "pooling",
+    "learning rate",
+    "right on test",
+    "by seed",
+    "training (s)",
+    "a step (MiB)",
+)
 FACT_COLUMNS = ("reader", "pooling", "right on test", "fact among the first tokens", "fact behind them",
-                "training (s)")  # fmt: skip
+                "training (s)", "a step (MiB)")  # fmt: skip
 COST_COLUMNS = ("tokens", "BERT, ms", "ModernBERT, ms", "times", "BERT, MiB", "ModernBERT, MiB", "times")
 
 
@@ -406,7 +415,7 @@ def score_rows(records: Sequence[dict], task: str) -> list[tuple]:
             continue
         seeds = ", ".join(f"{value:.1%}" for value in values)
         rows.append((*run, f"{mine[0]['rate']:g}", f"{_mean(values):.1%}", seeds,
-                     f"{_mean(r['seconds'] for r in mine):.1f}"))  # fmt: skip
+                     f"{_mean(r['seconds'] for r in mine):.1f}", f"{mine[0]['memory'] / plots.MIB:,.1f}"))  # fmt: skip
     return rows
 
 
@@ -467,9 +476,10 @@ def fact_rows(records: Sequence[dict], places: Sequence[int], short: int) -> lis
     baselines = {(r["model"], "-"): [r] for r in _tests(records, task="fact", start="-")}
     for (reader, pooling), mine in (baselines | fact_runs(records)).items():
         shares = within(mine, places, short)
-        seconds = "-" if pooling == "-" else f"{_mean(r['seconds'] for r in mine):.0f}"
+        cost = ("-", "-") if pooling == "-" else (
+            f"{_mean(r['seconds'] for r in mine):.0f}", f"{mine[0]['memory'] / plots.MIB:,.0f}")  # fmt: skip
         rows.append((reader, pooling, f"{_mean(r['value'] for r in mine):.0%}", f"{shares[True]:.0%}",
-                     f"{shares[False]:.0%}", seconds))  # fmt: skip
+                     f"{shares[False]:.0%}", *cost))  # fmt: skip
     return rows
 
 

@@ -24,8 +24,8 @@ from ..classroom.scale import GrowthScale
 from ..config import EncoderConfig
 from ..data.batches import SequenceBatches
 from ..data.prepared import TextData
+from ..intervals import bootstrap_interval
 from ..measure import plots
-from ..measure.ablation import bootstrap_interval
 from ..measure.flops import forward_flops, train_flops
 from ..measure.headline import reached
 from ..measure.memory import training_memory

@@ -5,7 +5,7 @@
     training    train_all, train_late              one vector a text, from each start and seed; one vector a token
     tasks       judge_words, judge_prose,          what BM25 and the trained models find
                 judge_modules, judge_hybrid
-    cost        measure_cache, measure_search      memory with and without gradient caching; exact and approximate search
+    cost        measure_cache, measure_search      gradient caching's memory; exact and approximate search
     RAG         build_index, fit_reranker,         a small index; a cross-encoder over the first stage's candidates
                 judge_reranked
     in words    score_rows, verdicts, budgets      tables, and what can be said of the differences
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..classroom.scale import RetrievalScale
 from ..data.tokenizer import Tokenizer
+from ..intervals import bootstrap_interval
 from ..measure import plots
 from ..measure import retrieval as shared
 from ..measure.memory import bytes_saved_for_backward, peak_memory
@@ -46,7 +47,7 @@ from ..tasks.contrastive import (
     train_retriever,
 )
 from ..tasks.index import Index, build, fuse, usearch_graph, write_graph
-from ..tasks.ranking import bootstrap_interval, exact_top_k
+from ..tasks.ranking import exact_top_k
 from ..tasks.rerank import Reranker, RerankSettings, mine_negatives, train_reranker
 
 MODELS = ("BERT", "ModernBERT")
@@ -134,7 +135,7 @@ def reading(model: Retriever, tokens: int) -> Iterator[Retriever]:
 
 # ---- the angles between vectors --------------------------------------------------------------------------------------
 
-BINS = 50  # of a histogram from -1 to 1
+BINS = 40  # of a histogram from the smallest cosine to the largest
 
 
 @torch.no_grad()
@@ -146,11 +147,11 @@ def measure_cosines(model: Embedder, name: str, state: str, task: RetrievalTask,
     cosines = queries @ documents.T
     own = torch.eye(len(queries), dtype=torch.bool)
     facts = dict(unit="cosine", model=name, state=state, task=task.name, seed=sizes.seed)
-    records = []
+    records, low, high = [], cosines.min().item(), cosines.max().item()
     for pairs, chosen in (("own", cosines[own]), ("other", cosines[~own])):
-        counts = torch.histc(chosen, BINS, -1, 1)
+        counts = torch.histc(chosen, BINS, low, high)
         records.append(dict(facts, what="cosine", pairs_of=pairs, value=chosen.mean().item(), n=len(chosen),
-                            spread=chosen.std().item(), histogram=counts.tolist()))  # fmt: skip
+                            spread=chosen.std().item(), low=low, high=high, histogram=counts.tolist()))  # fmt: skip
     found = metrics(exact_top_k(queries, documents, shared.DEPTH)[1], task)
     return [*records, dict(facts, what="mrr_by_cosine", value=found["mrr@10"], unit="share")]
 
@@ -161,12 +162,13 @@ def cosine_rows(records: Sequence[dict]) -> list[tuple]:
         if record["what"] == "mrr_by_cosine":
             key = record["model"], record["state"]
             own, other = (r for r in records if r["what"] == "cosine" and (r["model"], r["state"]) == key)
-            rows.append((*key, f"{own['value']:.3f}", f"{other['value']:.3f} ± {other['spread']:.3f}",
+            gap = (own["value"] - other["value"]) / other["spread"]
+            rows.append((*key, f"{own['value']:.3f}", f"{other['value']:.3f} ± {other['spread']:.3f}", f"{gap:.1f}",
                          f"{record['value']:.3f}"))  # fmt: skip
     return rows
 
 
-COSINE_COLUMNS = ["model", "weights", "cosine with its own text", "with other texts (± standard deviation)", "MRR@10"]
+COSINE_COLUMNS = ["model", "weights", "cosine with its own text", "with others (± std)", "gap / std", "MRR@10"]
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -175,7 +177,8 @@ COSINE_COLUMNS = ["model", "weights", "cosine with its own text", "with other te
 def settings_for(name: str, seed: int, sizes: RetrievalScale, **changes) -> ContrastiveSettings:
     given = dict(
         rate=sizes.rate_of(name), steps=sizes.contrastive_steps, batch_size=sizes.contrastive_batch,
-        temperature=sizes.temperature, query_length=sizes.query_length, document_length=sizes.document_length, seed=seed,
+        temperature=sizes.temperature, query_length=sizes.query_length, document_length=sizes.document_length,
+        seed=seed,
     )  # fmt: skip
     return ContrastiveSettings(**{**given, **changes})
 
@@ -247,7 +250,7 @@ def as_records(ranking: Tensor, task: RetrievalTask, **facts) -> list[dict]:
 
 
 def judge_words(data: LibraryData, sizes: RetrievalScale) -> list[dict]:
-    """BM25 on all tasks; modules also where only their beginnings can be read."""
+    """BM25 on all tasks; it reads modules whole."""
     records = []
     for name, task in data.tasks.items():
         way = WHOLE if name == "modules" else "-"
@@ -446,6 +449,17 @@ def judge_reranked(reranker: Reranker, first: Embedder, data: LibraryData, sizes
             *as_records(again, task, model=RERANKED, **facts)]  # fmt: skip
 
 
+def sentence_transformer(folder: str | Path):
+    """The folder as sentence-transformers opens it, on the CPU; None where that is not installed."""
+    try:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+    except ImportError:
+        return None
+    logging.disable_progress_bar()  # it would stand in the stored lesson
+    return SentenceTransformer(str(folder), device="cpu")
+
+
 # ---- tables and words ------------------------------------------------------------------------------------------------
 
 SCORE_COLUMNS = ["model", "start", "reads", "MRR@10 [95 %]", "nDCG@10", "recall@10", "recall@100"]
@@ -620,7 +634,7 @@ LOOKS = {
     ("BERT", MLM): plots.STYLES["BERT"],
     ("ModernBERT", MLM): plots.STYLES["ModernBERT"],
     ("BERT", RANDOM): dict(color="#e8b866", linestyle=(0, (1, 1)), marker="D"),
-    ("ModernBERT", RANDOM): plots.MORE_STYLES[4],
+    ("ModernBERT", RANDOM): plots.MORE_STYLES[2],
     (LATE, MLM): plots.MORE_STYLES[0],
 }
 
@@ -643,14 +657,15 @@ def plot_cosines(records: Sequence[dict]):
     """How near a question lies to its own text and to others: a panel for each model and its weights."""
     chosen = [r for r in records if r["what"] == "cosine"]
     models, states = (list(dict.fromkeys(r[key] for r in chosen)) for key in ("model", "state"))
-    figure, axes = _figure(4.0 * len(states), 2.5 * len(models) + 0.5, len(models), len(states), chosen, sharex=True)
-    centers = [-1 + (i + 0.5) * 2 / BINS for i in range(BINS)]
+    figure, axes = _figure(4.0 * len(states), 2.5 * len(models) + 0.5, len(models), len(states), chosen)
     for place, ax in enumerate(axes):
         model, state = models[place // len(states)], states[place % len(states)]
         mine = {r["pairs_of"]: r for r in chosen if (r["model"], r["state"]) == (model, state)}
         if not mine:
             ax.set_axis_off()
             continue
+        low, high = mine["own"]["low"], mine["own"]["high"]
+        centers = [low + (i + 0.5) * (high - low) / BINS for i in range(BINS)]
         shares = {name: [count / r["n"] for count in r["histogram"]] for name, r in mine.items()}
         ax.fill_between(centers, shares["other"], step="mid", color="#bbbbbb", label="with other texts")
         ax.step(centers, shares["own"], where="mid", color="#00417a", linewidth=1.8, label="with its own text")
@@ -658,7 +673,7 @@ def plot_cosines(records: Sequence[dict]):
         ax.set_ylabel("share of pairs")
         ax.set_ylim(bottom=0)
         if place >= len(axes) - len(states):
-            ax.set_xlabel("cosine of a question")
+            ax.set_xlabel("cosine of a question (each panel has its own axis)")
     axes[0].legend(fontsize=8, loc="upper left")
     return figure
 
@@ -682,7 +697,7 @@ def plot_training(records: Sequence[dict]):
             ax.axhline(line, color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
         ax.set(xlabel=label, ylabel="MRR@10, held-out code")
         ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes[0].legend(fontsize=8)
     axes[0].set_title("A line for each seed", fontsize=10)
     axes[1].set_title("The same in time; pretraining and evaluations not counted", fontsize=10)
@@ -699,7 +714,7 @@ def plot_scores(records: Sequence[dict]):
         for place, (row, mine) in enumerate(rows.items()):
             values = reciprocals(mine)
             low, high = bootstrap_interval(values.tolist())
-            look = LOOKS.get((row[0], row[1]), dict(color="black", marker="*"))
+            look = LOOKS.get((row[0], row[1]), dict(color="black", marker="D"))
             mean = values.mean().item()
             error = [[mean - low], [high - mean]]
             ax.errorbar(mean, place, xerr=error, color=look["color"], marker=look["marker"], markersize=7, capsize=4,
@@ -721,9 +736,8 @@ def plot_cost(records: Sequence[dict]):
     chosen = [r for r in records if r["what"] in ("step_memory", "step_seconds", "search_seconds")]
     figure, axes = _figure(13.5, 4.4, 1, 3, chosen)
     looks = {"all at once": plots.STYLES["BERT"], "cached": plots.STYLES["ModernBERT"]}
-    for ax, what, unit, label in (
-        (axes[0], "step_memory", plots.MIB, "memory of a step (MiB)"), (axes[1], "step_seconds", 1, "time of a step (s)")
-    ):  # fmt: skip
+    panels = [("step_memory", plots.MIB, "memory of a step (MiB)"), ("step_seconds", 1, "time of a step (s)")]
+    for ax, (what, unit, label) in zip(axes[:2], panels, strict=True):
         for name, look in looks.items():
             mine = [r for r in chosen if r["what"] == what and r["model"] == name]
             ax.plot([r["batch_size"] for r in mine], [r["value"] / unit for r in mine], label=name, markersize=6,
@@ -797,8 +811,9 @@ def picture_softmax(temperature: float):
                         color="white" if value > 0.55 else "black")  # fmt: skip
         ax.set_xticks(range(4), [f"text {i}" for i in range(4)])
         ax.set_yticks(range(4), [f"question {i}" for i in range(4)])
-        words = (f"softmax of each row at temperature {temperature:g}\nmean of -ln of the diagonal: {loss:.3f} nats"
-                 if number else "scores: cosines of questions and texts\nthe right text is on the diagonal")  # fmt: skip
+        words = "scores: cosines of questions and texts\nthe right text is on the diagonal"
+        if number:
+            words = f"softmax of each row at temperature {temperature:g}\nmean of -ln of the diagonal: {loss:.3f} nats"
         ax.set_title(words, fontsize=10)
         figure.colorbar(image, ax=ax, shrink=0.8, label="share of the row" if number else "cosine")
     return figure

@@ -30,6 +30,7 @@ from ..data.batches import pad_batch
 from ..data.masking import mask_tokens
 from ..data.prepared import TextData
 from ..errors import InputError
+from ..intervals import bootstrap_interval
 from ..model import MaskedLM
 from ..runtime import append_jsonl, progress, provenance, read_jsonl
 from ..training.pretrain import autocast, train_mlm
@@ -358,16 +359,6 @@ def paired_differences(records: Sequence[dict], baseline: str, what: str = "held
         found.append(Difference(model, sum(by_seed.values()) / len(by_seed), low, high, by_seed))
     return found
 
-
-def bootstrap_interval(
-    values: Sequence[float], draws: int = 10_000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean."""
-    sample = torch.tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    means = sample[torch.randint(len(sample), (draws, len(sample)), generator=generator)].mean(dim=1)
-    tail = (1 - level) / 2
-    return means.quantile(tail).item(), means.quantile(1 - tail).item()
 
 
 def past_plateau(records: Sequence[dict], margin: float = 0.1) -> dict[str, bool]:

@@ -1,7 +1,8 @@
 """A folder's passages and their vectors on disk: built once, brought up to date, searched.
 
     INDEX/manifest.json            what was indexed with which model, and which generation is valid
-    INDEX/.generation-000001/      passages.jsonl, vectors.safetensors, and vectors.usearch for a large index
+    INDEX/.generation-000001/      passages.jsonl, vectors.safetensors, words/ (BM25's index), and vectors.usearch
+                                   for a large index
 
 A build writes a whole new generation and then replaces the manifest, which is one rename. Killed before it, the earlier
 index stands; killed after it, the new one does; the next build removes what is left over.
@@ -31,18 +32,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..checkpoint import find_folder
+from ..data.tokenizer import Tokenizer, load_tokenizer
 from ..errors import InputError
 from ..retriever import Embedder, fingerprint
 from ..runtime import default_dtype, prepare_output_folder, progress, write_text_atomic
 from .passages import MIN_LIMIT, Passage, TextFile, cut_text, decode, list_files, no_text
-from .ranking import Bm25, exact_top_k
+from .ranking import Bm25, bm25_library, code_words, exact_top_k
 
 FORMAT, VERSION = "modernbert_edu search index", 1
 MANIFEST, GENERATION, LOCK = "manifest.json", ".generation-", ".lock"
-PASSAGES, VECTORS, GRAPH = "passages.jsonl", "vectors.safetensors", "vectors.usearch"
+PASSAGES, VECTORS, GRAPH, WORDS = "passages.jsonl", "vectors.safetensors", "vectors.usearch", "words"
 
 MAX_TOKENS, OVERLAP = 256, 0  # a passage's tokens, [CLS], [SEP] and prompt included; lines that neighbours share
-APPROXIMATE_FROM = 200_000  # passages; comparing with each of so many takes 40 ms, and the graph 1 ms
+# Passages. Comparing with each takes 40 ms for 200,000 of them, a graph 1 ms, and building that one takes minutes.
+APPROXIMATE_FROM = 500_000
 EMBEDDED_AT_ONCE = 1024  # passages between two steps of the progress bar
 # HNSW (Malkov and Yashunin 2018): neighbours of a vector, and candidates looked at when adding and when searching.
 NEIGHBOURS, ADDING, SEARCHING = 16, 128, 128
@@ -195,6 +199,15 @@ def check_model(manifest: dict, found: str, name: str, out: Path, mend: str) -> 
     raise InputError(f"{out} was built with another model, {model['name']}, not with {name}; {mend}")
 
 
+def model_name(manifest: dict, out: Path) -> str:
+    """Where the index's model comes from: a Hub id, or a folder, which may be gone."""
+    name = manifest["model"]["name"]
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise InputError(f"the model that {out} was built with, {name}, is gone; put it back, "
+                         "or build the index again with --model MODEL --anew")  # fmt: skip
+    return name
+
+
 def _absolute(folder: str | Path) -> Path:
     return Path(folder).expanduser().resolve()
 
@@ -221,9 +234,10 @@ class _Build:
             raise no_text(self.folder)
         built.approximate = built.passages >= approximate_from if approximate is None else approximate
         say(self.plan())
+        bm25_library()  # missing: said now and not after an hour of embedding
         if built.approximate:
-            usearch_graph()  # missing: said now and not after an hour of embedding
-        touched = built.new or built.changed or built.gone
+            usearch_graph()
+        touched = built.new or built.changed or built.gone or (self.earlier and not self.earlier.has_words)
         if self.earlier and not touched and built.approximate == self.earlier.approximate:
             self.switch(self.manifest["generation"])  # times may have changed where contents did not
             return built
@@ -294,7 +308,7 @@ class _Build:
         generation = f"{GENERATION}{number:06d}"
         folder = self.out / generation
         vectors = torch.empty(self.built.passages, self.model.dimension)
-        offsets, row, used = [0], 0, 0
+        offsets, texts, row, used = [0], [], 0, 0
         old_rows = first_rows(self.before)
         try:
             folder.mkdir()
@@ -303,11 +317,13 @@ class _Build:
                     rows = entry["rows"]
                     if source in self.passages:
                         lines = [_line(passage) for passage in self.passages[source]]
+                        texts += [passage.text for passage in self.passages[source]]
                         vectors[row : row + rows] = embedded[used : used + rows]
                         used += rows
                     else:
                         first = old_rows[source]
-                        lines = self.earlier.lines(range(first, first + rows))
+                        lines = list(self.earlier.lines(range(first, first + rows)))
+                        texts += [json.loads(line)["text"] for line in lines]
                         vectors[row : row + rows] = self.earlier.vectors[first : first + rows]
                     for line in lines:
                         file.write(line)
@@ -316,8 +332,10 @@ class _Build:
             save_file({"vectors": vectors, "offsets": torch.tensor(offsets)}, folder / VECTORS)
             if self.built.approximate:
                 write_graph(vectors, folder / GRAPH)
-            for path in folder.iterdir():
-                _flush(path)
+            write_words(texts, folder / WORDS)
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    _flush(path)
         except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError is usearch's
             shutil.rmtree(folder, ignore_errors=True)
             reason = getattr(error, "strerror", None) or error
@@ -328,7 +346,7 @@ class _Build:
         """From here on the index is this generation."""
         manifest = dict(format=FORMAT, version=VERSION, generation=generation, model=self.about,
                         settings=self.settings, folder=str(self.folder), root=str(_absolute(self.folder)),
-                        passages=self.built.passages, approximate=self.built.approximate,
+                        passages=self.built.passages, approximate=self.built.approximate, words=True,
                         files=dict(sorted(self.files.items())))  # fmt: skip
         write_text_atomic(self.out / MANIFEST, json.dumps(manifest) + "\n")
         _clean(self.out, generation)
@@ -351,6 +369,17 @@ def _flush(path: Path) -> None:
     """Wait until a file is on the disk: the manifest must not get there before what it names."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def write_words(texts: Sequence[str], folder: Path) -> None:
+    """BM25's index of all passages. Each word's weight depends on all of them, so it is always made anew."""
+    with progress(total=len(texts), desc="words", unit=" passages") as bar:
+
+        def counted(text: str) -> list[str]:
+            bar.update()
+            return code_words(text)
+
+        Bm25(texts, words=counted).save(folder)
 
 
 # ---- approximate search ----------------------------------------------------------------------------------------------
@@ -404,13 +433,14 @@ class Index:
     """An index opened for questions: vectors and graph are mapped from the disk, passages are read when they are found.
 
     Raises `InputError` where `folder` holds no index, or a broken one, and where `model` is not the one it was built
-    with. Without `model` it takes vectors only.
+    with. Without `model` it takes vectors and, with `words`, questions.
     """
 
     def __init__(self, folder: str | Path, model: Embedder | None = None):
         self.folder, self.model = Path(folder), None
         self.manifest = self._open()
         self.approximate: bool = self.manifest["approximate"]
+        self.has_words: bool = self.manifest.get("words", False)  # no index had them once
         self.seconds = dict(embedding=0.0, searching=0.0)  # of the last search
         if model is not None:
             self.use(model, self.manifest["model"]["name"])
@@ -463,22 +493,25 @@ class Index:
 
     # ---- questions
 
-    def search(self, question: str, k: int = 5, *, exact: bool = False, hybrid: bool = False) -> list[Hit]:
+    def search(
+        self, question: str, k: int = 5, *, exact: bool = False, hybrid: bool = False, words: bool = False
+    ) -> list[Hit]:
         """The k best passages, best first, or all where there are fewer. `exact` does without the graph.
 
-        With `hybrid` the ranks by vectors and by words (BM25) are fused; the score is then the fused one. How long it
-        took is in `.seconds`, how many questions the model had to cut (0 or 1) in `.model.cut`.
+        With `hybrid` the ranks by vectors and by words (BM25) are fused; the score is then the fused one. With `words`
+        BM25 alone answers, no model is needed, and a passage that shares no word with the question is no hit. How long
+        it took is in `.seconds`, how many questions the model had to cut (0 or 1) in `.model.cut`.
         """
         if not question.strip():
             raise InputError("the question is empty; ask something")
         start = time.perf_counter()
-        vector = self.model.encode([question], kind="query")
+        vector = None if words else self.model.encode([question], kind="query")
         embedded = time.perf_counter()
-        if hybrid:
+        if words:
+            found = self.by_words(question, k)
+        elif hybrid:
             by_vectors = self.nearest(vector, max(k, FUSED), exact=exact)[1][0].tolist()
-            by_words = self.words.top_k([question], max(k, FUSED))
-            by_words = by_words[1][0][by_words[0][0] > 0].tolist()  # the others share no word with the question
-            found = fuse([by_vectors, by_words], k)
+            found = fuse([by_vectors, [row for row, _ in self.by_words(question, max(k, FUSED))]], k)
         else:
             scores, rows = self.nearest(vector, k, exact=exact)
             found = list(zip(rows[0].tolist(), scores[0].tolist(), strict=True))
@@ -508,10 +541,35 @@ class Index:
             rows.append(found[best.indices])
         return torch.stack(scores), torch.stack(rows)
 
+    def by_words(self, question: str, k: int) -> list[tuple[int, float]]:
+        """(row, score) of the k best by BM25, best first, without those that share no word with the question."""
+        scores, rows = self.words.top_k([question], k)
+        return [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if score > 0]
+
     @cached_property
     def words(self) -> Bm25:
-        """BM25 over the same passages, made when it is first asked for."""
-        return Bm25([passage.text for passage in self.passages()])
+        """BM25's index of the passages, opened when it is first asked for."""
+        if not self.has_words:
+            raise InputError(
+                f"{self.folder} was built before indexes held words; "
+                f"`search build {self.manifest['folder']} --out {self.folder}` adds them, and embeds nothing"
+            )
+        try:
+            words = Bm25.load(self.folder / self.manifest["generation"] / WORDS)
+            if words.size != len(self):
+                raise ValueError("they are of other passages")
+            return words
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = str(error).splitlines()[0]
+            raise InputError(f"the words of {self.folder} do not open ({problem}); ask again if it was built just now, "
+                             "else build it again with --anew") from None  # fmt: skip
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's. Questions that words alone answer need no more of it."""
+        if self.model:
+            return self.model.tokenizer
+        return load_tokenizer(find_folder(model_name(self.manifest, self.folder)))
 
     # ---- the folder
 

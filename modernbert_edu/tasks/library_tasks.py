@@ -182,13 +182,13 @@ class FactTask:
 
 def fact_task(
     train_files: Sequence[Path], held_files: Sequence[Path], tokenizer: Tokenizer, lengths: tuple[int, int],
-    counts: tuple[int, int, int], seed: int = 0,
+    counts: tuple[int, int, int], seed: int = 0, max_files: int | None = None,
 ) -> FactTask:  # fmt: skip
     """Pieces of real files, in each of which one line was put that names a maintainer: which of four?
 
     Training pieces have between `lengths[0]` and `lengths[1]` tokens, as many short as long ones on a logarithmic
     scale, and the line is anywhere. Test pieces all have `lengths[1]`, with the line at evenly spaced places; every
-    name comes equally often at every part of the text.
+    name comes equally often at every part of the text. At most `max_files` files of each side are used.
     Raises `InputError` where no file is long enough, or the shortest text has no room beside the line.
     """
     sentences = tokenizer.encode_batch(map(_sentence, NAMES))
@@ -196,7 +196,7 @@ def fact_task(
         raise InputError(
             f"{lengths[0]} tokens have no room for a fact of {max(map(len, sentences))}; take longer texts"
         )
-    sides = [_lines(paths, tokenizer, lengths[1]) for paths in (train_files, held_files)]
+    sides = [_lines(paths, tokenizer, lengths[1], max_files, seed) for paths in (train_files, held_files)]
     generator, parts, places, seen = random.Random(seed), [], [], set()
     for side, count in zip((0, 1, 1), counts, strict=True):
         test = len(parts) == 2
@@ -221,10 +221,15 @@ def _sentence(name: str) -> str:
     return SENTENCE.format(name=name, address=name.lower().replace(" ", "."))
 
 
-def _lines(paths: Sequence[Path], tokenizer: Tokenizer, length: int) -> list[tuple[list[str], list[int]]]:
-    """(lines, tokens of each line) of every file with at least `length` tokens."""
-    found = []
-    for path in sorted(paths):
+def _lines(
+    paths: Sequence[Path], tokenizer: Tokenizer, length: int, max_files: int | None, seed: int
+) -> list[tuple[list[str], list[int]]]:
+    """(lines, tokens of each line) of files with at least `length` tokens, drawn at random."""
+    found, order = [], sorted(paths)
+    random.Random(seed).shuffle(order)
+    for path in order:
+        if max_files is not None and len(found) == max_files:
+            break
         lines = path.read_text(encoding="utf-8", errors="ignore").splitlines(keepends=True)
         if sum(map(len, lines)) < length:  # a token has a character or more
             continue

@@ -160,7 +160,10 @@ def cut_text(
 
 
 def count_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    return [len(ids) for ids in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    different = list(dict.fromkeys(texts))  # of a program's lines two thirds
+    encodings = tokenizer.backend.encode_batch_fast(different, add_special_tokens=False)
+    counts = dict(zip(different, map(len, encodings), strict=True))
+    return [counts[text] for text in texts]
 
 
 def _spans(counts: Sequence[int], places: Sequence[int], limit: int, overlap: int) -> list[tuple[int, int]]:

@@ -88,11 +88,13 @@ def find(
 ) -> list[Hit]:  # fmt: skip
     """The k best passages, best first. A reranker reads the index's `candidates` best, and its logits are the scores.
 
-    `how` is `Index.search`'s: `exact`, `hybrid`.
+    `how` is `Index.search`'s: `exact`, `hybrid`, `words`.
     """
     if reranker is None:
         return index.search(question, k, **how)
     hits = index.search(question, max(k, candidates), **how)
+    if not hits:  # by words there may be none
+        return []
     scores = reranker.rerank(question, [hit.passage.text for hit in hits])
     order = scores.argsort(descending=True, stable=True).tolist()
     return [replace(hits[i], score=float(scores[i])) for i in order[:k]]
@@ -179,9 +181,9 @@ def prepare(
     if budget < 1:
         raise InputError(f"the budget must be at least 1 token, not {budget}; {BUDGET:,} is the default")
     hits = find(index, question, k, reranker=reranker, candidates=candidates, **how)
-    sources = choose(hits, index.model.tokenizer, budget)
+    sources = choose(hits, index.tokenizer, budget)
     context = context_of(sources)
-    return Answer(question.strip(), sources, context, count_tokens([context], index.model.tokenizer)[0])
+    return Answer(question.strip(), sources, context, count_tokens([context], index.tokenizer)[0])
 
 
 def generate(answer: Answer, endpoint: str, api_model: str | None = None, *, timeout: float = 120.0) -> Answer:
@@ -194,9 +196,9 @@ def answer(
     question: str, index: Index, *, k: int = PASSAGES, reranker: Reranker | None = None, budget: int = BUDGET,
     endpoint: str | None = None, api_model: str | None = None, **how,
 ) -> Answer:  # fmt: skip
-    """Retrieve, choose, and ask the server at `endpoint` where one is given."""
+    """Retrieve, choose, and ask the server at `endpoint` where one is given and there is a source to answer from."""
     made = prepare(question, index, k=k, reranker=reranker, budget=budget, **how)
-    return made if endpoint is None else generate(made, endpoint, api_model)
+    return made if endpoint is None or not made.sources else generate(made, endpoint, api_model)
 
 
 def citations(text: str) -> list[int]:
@@ -228,12 +230,12 @@ def run_answers(
     if endpoint is not None:
         completions_url(endpoint)  # a wrong one is told before anything is searched
     k = PASSAGES if top is None else top
-    index = open_for_questions(out, model, device)
+    index = open_for_questions(out, model, device, **how)
     records = []
     for question in questions:
         made = prepare(question, index, k=k, reranker=reranker, budget=BUDGET if budget is None else budget, **how)
         print(f"\n{made.question}\n")
-        if endpoint is not None:
+        if endpoint is not None and made.sources:
             try:
                 generate(made, endpoint, api_model)
             except InputError:
@@ -249,8 +251,10 @@ def run_answers(
 
 def summary(made: Answer) -> str:
     """What the context is made of, or which sources the text cites, and a warning where it needs one."""
+    if not made.sources:
+        return "no passage was found"
     if made.text is None:
-        return f"{len(made.sources)} source{'s' * (len(made.sources) > 1)}, {made.tokens:,} tokens"
+        return f"{len(made.sources)} source{'s' * (len(made.sources) != 1)}, {made.tokens:,} tokens"
     lines = [str(source) for source in made.sources if source.number in made.cited]
     return "\n".join(lines + ([f"warning: {made.warning}"] if made.warning else []))
 

@@ -3,7 +3,7 @@
     by words     code_words, Bm25         the baseline that every retriever has to beat
     by vectors   exact_top_k, late_top_k  every document is compared: no approximation, no index
     judged by    evaluate_ranking         MRR, nDCG, recall and accuracy, as sentence-transformers counts them
-                 reciprocal_ranks, bootstrap_interval
+                 reciprocal_ranks, and intervals.py over them
 
 A ranking is a pair (scores, indices) of (Q, k) tensors, best first: float32, and the documents' positions as int64.
 Equal scores go to the lower position everywhere, so a ranking depends on no library's sorting. `k` beyond the number of
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..measure import ablation
 
 QUERY_BLOCK = 1024  # queries, or query tokens, compared at once: with a chunk of documents 64 MiB of scores
 
@@ -36,13 +37,13 @@ def code_words(text: str) -> list[str]:
     "HTTPServer.read_line(2)" -> httpserver, http, server, read_line, read, line, 2. Digits stay with the letters before
     them (utf8). A word is a run of letters, digits and underscores; nothing is stemmed, and no word is left out.
     """
-    words = []
-    for whole in re.findall(r"\w+", text):
-        words.append(whole.lower())
-        parts = [part for part in _PARTS.split(whole) if part]
-        if parts != [whole]:
-            words += [part.lower() for part in parts]
-    return words
+    return [word for whole in re.findall(r"\w+", text) for word in _with_parts(whole)]
+
+
+@lru_cache(maxsize=1 << 16)  # most of a program's words have been seen before
+def _with_parts(whole: str) -> list[str]:
+    parts = [part for part in _PARTS.split(whole) if part]
+    return [word.lower() for word in ([whole] if parts == [whole] else [whole, *parts])]
 
 
 class Bm25:
@@ -60,21 +61,37 @@ class Bm25:
     def __init__(
         self, texts: Sequence[str], words: Callable[[str], list[str]] = code_words, *, k1: float = 1.5, b: float = 0.75
     ):
-        try:
-            import bm25s
-        except ImportError:
-            raise InputError("BM25 needs the package bm25s: pip install bm25s") from None
         self.size = len(_several(texts, "texts"))
         self.words = words
-        self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
-        found = [words(text) for text in texts]
-        self._empty = not any(found)  # of words; a mean length of 0 would be divided by
-        if not self._empty:
-            self._index.index(found, show_progress=False)
+        self._index = bm25_library().BM25(k1=k1, b=b, method="lucene")
+        vocabulary: dict[str, int] = {}
+        found = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
+        if not vocabulary:  # a mean length of 0 would be divided by; no query holds the empty word
+            vocabulary, found = {"": 0}, [[0]] * self.size
+        self._index.index((found, vocabulary), show_progress=False)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index, but for the function `words`, to a folder as npy and json files."""
+        self._index.save(folder, show_progress=False)
+
+    @classmethod
+    def load(cls, folder: str | Path, words: Callable[[str], list[str]] = code_words) -> Bm25:
+        """Open what `save` wrote: scores are mapped from the disk, nothing is unpickled. `words` is as it was then.
+
+        Raises OSError, ValueError, KeyError or TypeError for what is not whole.
+        """
+        made = cls.__new__(cls)
+        made._index = bm25_library().BM25.load(folder, mmap=True, allow_pickle=False)
+        made.size, made.words = made._index.scores["num_docs"], words
+        return made
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self._index.vocab_dict)
 
     def scores(self, query: str) -> Tensor:
         """(N,) scores in the texts' order; all 0 for a query none of whose words occurs in any text."""
-        ids = [] if self._empty else self._index.get_tokens_ids(list(filter(None, self.words(query))))
+        ids = self._index.get_tokens_ids(list(filter(None, self.words(query))))
         return torch.from_numpy(self._index.get_scores_from_ids(ids)) if ids else torch.zeros(self.size)
 
     def top_k(self, queries: Sequence[str], k: int) -> tuple[Tensor, Tensor]:
@@ -82,6 +99,15 @@ class Bm25:
         k = min(_checked(k), self.size)
         rows = [_top_k(self.scores(query)[None], k) for query in _several(queries, "queries")]
         return torch.cat([scores for scores, _ in rows]), torch.cat([indices for _, indices in rows])
+
+
+def bm25_library():
+    """The module. Raises `InputError` where it is not installed."""
+    try:
+        import bm25s
+    except ImportError:
+        raise InputError("BM25 needs the package bm25s: pip install bm25s") from None
+    return bm25s
 
 
 def _several(texts: Sequence[str], what: str) -> Sequence[str]:
@@ -284,14 +310,6 @@ def reciprocal_ranks(
         for row, good in zip(rows, wanted, strict=True)
     ]
     return 1 / np.array(ranks, dtype=np.float64)
-
-
-def bootstrap_interval(values: Sequence[float], seed: int = 0, repeats: int = 1000) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean (Efron 1979), the values (queries, usually) drawn again."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise InputError(f"an interval needs a list of one or more numbers, not the shape {values.shape}")
-    return ablation.bootstrap_interval(values, draws=_checked(repeats, "repeats"), seed=seed)
 
 
 def _rows(indices, relevant) -> tuple[list[list[int]], list[set[int]]]:

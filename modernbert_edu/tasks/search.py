@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..retriever import Embedder
 from ..retriever_folder import load_retriever
 from ..runtime import provenance
-from .index import Built, Changes, Hit, Index, build, read_manifest
+from .index import Built, Changes, Hit, Index, build, model_name, read_manifest
 from .rag import find
 
 SHOWN_LINES, SHOWN_WIDTH = 5, 110  # of a passage, without --full
@@ -33,11 +33,7 @@ def open_embedder(name: str, device: torch.device) -> Embedder:
 
 def open_index_model(manifest: dict, out: Path, device: torch.device) -> Embedder:
     """The model that an index was built with, where it still is."""
-    name = manifest["model"]["name"]
-    if Path(name).is_absolute() and not Path(name).is_dir():
-        raise InputError(f"the model that {out} was built with, {name}, is gone; put it back, "
-                         "or build the index again with --model MODEL --anew")  # fmt: skip
-    return open_embedder(name, device)
+    return open_embedder(model_name(manifest, out), device)
 
 
 def lasting_name(name: str | Path) -> str:
@@ -98,31 +94,35 @@ def summary(built: Built, max_length: int, seconds: float) -> str:
 
 def run_ask(
     out: str | Path, questions: Iterable[str], *, model: str | None = None, device: torch.device, top: int = 5,
-    exact: bool = False, hybrid: bool = False, full: bool = False, reranker=None,
+    full: bool = False, reranker=None, **how,
 ) -> list[dict]:  # fmt: skip
-    """Answer each question from the index `out` -> one record a question, with its hits."""
+    """Answer each question from the index `out` -> one record a question, with its hits.
+
+    `how` is `Index.search`'s: `exact`, `hybrid`, `words`.
+    """
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}")
-    index = open_for_questions(out, model, device)
-    if hybrid:
-        start = time.perf_counter()
-        print(f"words of {index.words.size:,} passages counted in {time.perf_counter() - start:.2f} s")
-    options = dict(exact=exact, hybrid=hybrid, full=full, reranker=reranker)
-    records = [ask(index, question, top, **options) for question in questions]
+    index = open_for_questions(out, model, device, **how)
+    records = [ask(index, question, top, full=full, reranker=reranker, **how) for question in questions]
     if not records:
         raise InputError("there was no question; give one, or one a line on standard input")
     return records
 
 
-def open_for_questions(out: str | Path, model: str | None, device: torch.device) -> Index:
-    """The index with its model; says in a line where the folder has changed since."""
-    out, start = Path(out), time.perf_counter()
-    index = Index(out)  # one that does not open is told before a model is loaded
-    if model is None:
-        index.use(open_index_model(index.manifest, out, device), index.manifest["model"]["name"])
-    else:
-        index.use(open_embedder(model, device), lasting_name(model))
-    print(f"{out}: {len(index):,} passages of {index.manifest['folder']}; opened with its model in "
+def open_for_questions(
+    out: str | Path, model: str | None, device: torch.device, *, hybrid: bool = False, words: bool = False, **how
+) -> Index:
+    """The index with its model, its words or both; says in a line where the folder has changed since."""
+    out, start, parts = Path(out), time.perf_counter(), []
+    index = Index(out)  # one that does not open is told before a model is loaded, and so are missing words
+    if hybrid or words:
+        parts += [f"{index.words.vocabulary_size:,} words"]
+    if not words:
+        name, found = (lasting_name(model), open_embedder(model, device)) if model is not None else (
+            index.manifest["model"]["name"], open_index_model(index.manifest, out, device))  # fmt: skip
+        index.use(found, name)
+        parts += ["its model"]
+    print(f"{out}: {len(index):,} passages of {index.manifest['folder']}; opened with {' and '.join(parts)} in "
           f"{time.perf_counter() - start:.2f} s")  # fmt: skip
     note = folder_note(index, index.changes())
     if note:
@@ -141,19 +141,22 @@ def folder_note(index: Index, changes: Changes | None) -> str:
             f"gone); `search build {folder} --out {index.folder}` brings the index up to date")  # fmt: skip
 
 
-def ask(index: Index, question: str, top: int, *, exact=False, hybrid=False, full=False, reranker=None) -> dict:
+def ask(index: Index, question: str, top: int, *, full: bool = False, reranker=None, **how) -> dict:
     """Search, print what was found and how long it took -> the record of it. A reranker orders the best anew."""
     start = time.perf_counter()
-    hits = find(index, question, top, reranker=reranker, exact=exact, hybrid=hybrid)
+    hits = find(index, question, top, reranker=reranker, **how)
     reranking = time.perf_counter() - start - sum(index.seconds.values()) if reranker else 0.0
     print(f"\n{question.strip()}")
-    if index.model.cut:
+    if index.model and index.model.cut:
         print(f"(only its first {index.model.max_length:,} tokens: the model takes no more)")
     for rank, hit in enumerate(hits, start=1):
         print(show(rank, hit, full))
+    if not hits:
+        print("(no passage holds one of its words)")
     embedding, searching = (index.seconds[what] for what in ("embedding", "searching"))
-    print(f"best {len(hits):,} of {len(index):,} passages; embedding the question {1000 * embedding:.1f} ms, "
-          f"searching {1000 * searching:.1f} ms"
+    print(f"best {len(hits):,} of {len(index):,} passages; "
+          + (f"embedding the question {1000 * embedding:.1f} ms, " if index.model else "")
+          + f"searching {1000 * searching:.1f} ms"
           + (f", reranking {1000 * reranking:.1f} ms" if reranker else ""), flush=True)  # fmt: skip
     found = [dict(rank=rank, score=hit.score, **asdict(hit.passage)) for rank, hit in enumerate(hits, start=1)]
     return dict(question=question.strip(), hits=found, passages=len(index), embedding_seconds=embedding,

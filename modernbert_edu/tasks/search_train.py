@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..checkpoint import find_folder, load
 from ..errors import InputError
+from ..intervals import bootstrap_interval
 from ..retriever import Embedder, Retriever, TokenEmbedder
 from ..retriever_folder import load_retriever, save_retriever
 from ..runtime import default_dtype, prepare_output_folder, provenance, seed_everything, write_text_atomic
@@ -32,7 +33,7 @@ from .forms import Task
 from .launch import HELD_OUT
 from .library import Pair
 from .rag import CANDIDATES
-from .ranking import Bm25, bootstrap_interval, evaluate_ranking, exact_top_k, late_top_k, reciprocal_ranks
+from .ranking import Bm25, evaluate_ranking, exact_top_k, late_top_k, reciprocal_ranks
 from .rerank import Reranker, RerankSettings, mine_negatives, train_reranker
 from .table import read_file
 
@@ -118,6 +119,8 @@ class Trial:
     @classmethod
     def of(cls, train: Sequence[Pair], tested: Sequence[Pair]) -> Trial:
         documents = list(dict.fromkeys(pair.document for pair in [*tested, *train]))
+        # Equal scores go to the lower number: in the order of the parts, the right texts would win every tie.
+        np.random.default_rng(0).shuffle(documents)
         number = {document: i for i, document in enumerate(documents)}
         relevant: dict[str, set[int]] = {}
         for pair in tested:

@@ -15,7 +15,7 @@ class RetrievalScale(AblationScale):
     vocab_size: int = 2048
     tokenizer_characters: int = 1_000_000
     batch_size: int = 8  # sequences, of pretraining
-    steps: int = 150  # of pretraining
+    steps: int = 120  # of pretraining
     pretraining_rate: float = 2e-3
     held_out_sequences: int = 32
 
@@ -25,12 +25,12 @@ class RetrievalScale(AblationScale):
     module_characters: int = 3_000  # of the shortest module
     held_out_share: float = 0.2
     questions: int = 300  # of each task, at most
-    modules: int = 40
+    modules: int = 36
 
     runs: tuple[tuple[str, str], ...] = (("BERT", "MLM"), ("ModernBERT", "MLM"), ("ModernBERT", "random"))
     seeds: tuple[int, ...] = (0, 1)
     rates: tuple[float, ...] = (1e-3, 3e-3)  # of BERT and of ModernBERT
-    contrastive_steps: int = 54
+    contrastive_steps: int = 48
     contrastive_batch: int = 64  # pairs: each question has so many texts to choose from
     temperature: float = 0.1
     query_length: int = 32  # tokens
@@ -43,7 +43,7 @@ class RetrievalScale(AblationScale):
     long_length: int = 2048  # tokens of a module that any way of reading sees; the published models take 8,192
 
     cache_chunk: int = 8
-    cache_batches: tuple[int, ...] = (8, 16, 32, 64, 128)
+    cache_batches: tuple[int, ...] = (8, 16, 32, 64)
     corpus_sizes: tuple[int, ...] = (1_000, 10_000, 100_000)  # texts of an exact search
     graph_size: int = 10_000  # texts of an approximate search
     timing_repeats: int = 5
@@ -73,22 +73,23 @@ SIZES = {
         installed=False,
         functions_per_package=6,
         modules_per_package=1,
-        module_characters=2_000,
+        module_characters=3_000,
         questions=40,
-        modules=12,
-        contrastive_steps=4,
+        modules=10,
+        seeds=(0,),
+        contrastive_steps=3,
         contrastive_batch=16,
         query_length=24,
         document_length=48,
-        evaluations=2,
+        evaluations=1,
         chunk_length=128,
-        long_length=512,
+        long_length=640,
         cache_chunk=4,
-        cache_batches=(4, 8, 16),
-        corpus_sizes=(1_000, 10_000),
-        graph_size=1_000,
+        cache_batches=(4, 8),
+        corpus_sizes=(500, 4_000),
+        graph_size=500,
         timing_repeats=3,
-        timing_budget=0.1,
+        timing_budget=0.05,
         rag_files=("bisect.py", "shelve.py", "textwrap.py"),
         candidates=5,
         rerank_steps=2,

@@ -1,0 +1,265 @@
+"""A student at the keyboard: JupyterLab from `make lab`, and a page of headless Chromium with one lesson open in it.
+
+Both live in a temporary folder: the lessons are copies, and neither Jupyter's nor the browser's settings of whoever runs
+the tests are read or written. The browser is the system's; Playwright brings none.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+MINUTE_MS = 60_000
+# Every wait ends as soon as its condition holds. The limits are for a machine that is busy with something else.
+A_CLICK, A_PAGE, A_LESSON = MINUTE_MS, 3 * MINUTE_MS, 10 * MINUTE_MS
+
+
+def chromium() -> str | None:
+    """The path of a Chromium or Chrome that starts, or None. (On Ubuntu the command may be there and only say that the
+    browser is not.)"""
+    for path in filter(None, map(shutil.which, BROWSERS)):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
+            if done.returncode == 0 and re.search(r"Chrom\w* \d+", done.stdout):
+                return path
+    return None
+
+
+# ------------------------------------------------------------------------------------------- JupyterLab
+
+
+@contextlib.contextmanager
+def make_lab(checkout: Path):
+    """`make lab` in `checkout`, a folder with notebooks/. Gives (address, token); at the end nothing of it is left.
+
+    The Makefile is this repository's; its Python is the one that runs the tests, so nothing is installed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    options = f"--no-browser --allow-root --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0"
+    # Were this process killed outright, the server would end by itself.
+    options += " --ServerApp.shutdown_no_activity_timeout=1800 --MappingKernelManager.cull_idle_timeout=1800"
+    command = ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "-o", ".venv/.installed"]
+    command += ["lab", f"PY={sys.executable}", f"ARGS={options}"]
+    log_file = checkout / "lab.log"
+    with log_file.open("w") as log:
+        lab = subprocess.Popen(
+            command,
+            cwd=checkout,
+            env=lab_environment(checkout) | {"JUPYTER_TOKEN": token},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for_server(f"{address}/api/status?token={token}", lab, log_file)
+        yield address, token
+    finally:
+        end(lab)
+
+
+def lab_environment(checkout: Path) -> dict[str, str]:
+    """This process's environment with the small scale, this checkout's package, and settings that begin empty."""
+    home = checkout / "home"
+    # pytest's own variable would tell the lessons that nobody is there to move a slider; make's would reach our make.
+    unwanted = {"MODERNBERT_EDU_STATIC", "PYTEST_CURRENT_TEST", "MFLAGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted and "JUPYTER" not in name}
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    # One thread is nearly as fast at this scale, and many times faster where the cores are busy with something else.
+    return {"OMP_NUM_THREADS": "1"} | kept | {
+        "MODERNBERT_EDU_SCALE": "quick",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+    }
+
+
+def wait_for_server(url: str, lab: subprocess.Popen, log_file: Path) -> None:
+    deadline = time.monotonic() + A_PAGE / 1000
+    # Straight to this machine, whatever proxy the environment names.
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while True:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            with straight.open(url, timeout=10) as reply:
+                assert reply.status == 200
+                return
+        if lab.poll() is not None or time.monotonic() > deadline:
+            raise AssertionError(f"make lab ended or did not answer:\n{log_file.read_text()[-2000:]}")
+        time.sleep(0.2)
+
+
+def end(lab: subprocess.Popen) -> None:
+    """End the server and its kernels, which have process groups of their own: first asked, then killed."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(lab.pid)
+        family = [*top.children(recursive=True), top]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        for process in psutil.wait_procs(family, timeout=15)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=15)
+    lab.wait(timeout=60)
+
+
+# -------------------------------------------------------------------------------------------- the browser
+
+
+@contextlib.contextmanager
+def headless(program: str, home: Path):
+    """A browser with a fresh profile and no window."""
+    from playwright.sync_api import sync_playwright
+
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            headless=True,
+            args=["--no-proxy-server"],
+            env=environment | {"HOME": str(home)},
+            timeout=A_PAGE,
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser, lab: tuple[str, str], name: str):
+    """`name` open in a new tab as a `Lesson`; at the end the tab and the lesson's kernel are closed."""
+    (address, token), page = lab, browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(A_CLICK)
+    try:
+        page.goto(f"{address}/lab/tree/{name}?token={token}", timeout=A_PAGE)
+        lesson = Lesson(page)
+        lesson.wait_until_ready()
+        yield lesson
+    finally:
+        page.close()
+
+
+class Lesson:
+    """What a student sees of an open notebook, and what a student can do with it. Cells are counted from 0."""
+
+    def __init__(self, page):
+        self.page = page
+        self.cells = page.locator(".jp-Notebook .jp-Cell")
+
+    def wait_until_idle(self) -> None:
+        """The status bar says so. (The circle beside the kernel's name is empty also before there is a kernel.)"""
+        self.page.locator("#jp-main-statusbar").get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=A_PAGE)
+
+    # ---- what is on the screen
+
+    def prompts(self) -> list[str]:
+        """Of each code cell: "" before it has run, "*" while it runs or waits, then its number."""
+        prompts = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea-prompt").all_text_contents()
+        return [prompt.strip().strip("[]: ") for prompt in prompts]
+
+    def errors(self) -> list[str]:
+        """The error shown by each cell that has one."""
+        errors = self.page.locator(".jp-Notebook [data-mime-type='application/vnd.jupyter.error']").all_text_contents()
+        return [error.strip() for error in errors]
+
+    def text(self, cell: int) -> str:
+        """What the cell has printed."""
+        return "\n".join(self.cells.nth(cell).locator(".jp-OutputArea-output pre").all_text_contents()).strip()
+
+    def source(self, cell: int) -> str:
+        return "\n".join(self.cells.nth(cell).locator(".cm-line").all_text_contents())
+
+    def pictures(self, cell: int) -> list[dict]:
+        """The cell's pictures: `src`, `pixels` (width of the decoded image, 0 if it is broken) and `width` (on screen)."""
+        script = "all => all.map(i => ({src: i.src, pixels: i.complete ? i.naturalWidth : 0, width: i.clientWidth}))"
+        return self.cells.nth(cell).locator(".jp-OutputArea-output img").evaluate_all(script)
+
+    # ---- what a student does
+
+    def run_all(self) -> None:
+        """Run > Run All Cells; returns when the last code cell has its number, or a cell an error, and the kernel idles."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        self._wait(
+            """() => {
+                const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
+                const prompt = cell => cell.querySelector('.jp-InputArea-prompt').textContent;
+                const failed = document.querySelector('.jp-Notebook [data-mime-type="application/vnd.jupyter.error"]');
+                return (failed || /\\[\\d+\\]/.test(prompt(cells.at(-1)))) && !cells.some(c => prompt(c).includes('*'));
+            }"""
+        )
+        self.wait_until_idle()
+
+    def run(self, cell: int) -> None:
+        """Ctrl-Enter in the cell; returns when it has a new number."""
+        one = self.cells.nth(cell)
+        before = one.locator(".jp-InputArea-prompt").text_content()
+        one.locator(".cm-content").press("Control+Enter")
+        self._wait(
+            """([cell, before]) => {
+                const all = document.querySelectorAll('.jp-Notebook .jp-Cell');
+                const now = all[cell].querySelector('.jp-InputArea-prompt').textContent;
+                return now !== before && /\\[\\d+\\]/.test(now);
+            }""",
+            [cell, before],
+        )
+        self.wait_until_idle()
+
+    def replace_line(self, cell: int, old: str, new: list[str]) -> None:
+        """Select the cell's line that reads `old` and type `new` over it."""
+        keyboard = self.page.keyboard
+        self.cells.nth(cell).locator(".cm-line").filter(has_text=old).click()
+        keyboard.press("End")
+        keyboard.press("Shift+Home")  # up to the indentation, and once more up to the margin
+        for number, line in enumerate(new):
+            if number:
+                keyboard.press("Enter")
+            keyboard.press("Shift+Home")  # the editor has indented by itself: that is typed over
+            keyboard.type(line)
+
+    def move_slider(self, cell: int, name: str, steps: int) -> None:
+        """Take the slider `name` by its handle and press the right arrow; returns when its picture has changed."""
+        box = self.cells.nth(cell).locator(".widget-slider").filter(has_text=name)
+        handle = box.get_by_role("slider")
+        handle.focus()
+        for _ in range(steps):
+            before = self.pictures(cell)[-1]["src"]
+            handle.press("ArrowRight")
+            self._wait(
+                """([cell, before]) => {
+                    const all = document.querySelectorAll('.jp-Notebook .jp-Cell');
+                    const last = [...all[cell].querySelectorAll('.jp-OutputArea-output img')].at(-1);
+                    return last && last.src !== before && last.complete;
+                }""",
+                [cell, before],
+            )
+
+    def _wait(self, script: str, argument=None) -> None:
+        self.page.wait_for_function(script, arg=argument, timeout=A_LESSON, polling=200)
