@@ -194,8 +194,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--part",
         nargs="+",
         metavar="P",
-        help="these parts only: tour, bench, headline-bert, headline-modernbert, retrieval-bert, "
-        "retrieval-modernbert, ladder, lesson-02 ... lesson-12, rates",
+        help="these parts only: tour, bench, headline-bert, headline-modernbert, "
+        "retrieval-bert-0 ... retrieval-modernbert-1, ladder, lesson-02 ... lesson-12, rates, claims",
     )
     verb.add_argument("--again", action="store_true", help="measure anew what is recorded already")
     verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
@@ -651,7 +651,8 @@ def record(arguments: argparse.Namespace) -> int:
             print(f"{name}: recorded already in {path}; --again measures anew", flush=True)
         else:
             print(f"{name}: measuring", flush=True)
-            given = ["--device", str(device), *seed] if part.command[0] != "notebooks" else []
+            given = ["--device", str(device)] if part.command[0] != "notebooks" else []
+            given += seed if given and "--seed" not in part.command else []
             status = main([*part.command, "--figures", str(arguments.figures), "--scale", scale, *given])
             if status:
                 return status
@@ -666,9 +667,10 @@ def claims(arguments: argparse.Namespace) -> int:
     from .measure import claims_report, inference_memory
     from .runtime import device_slug, prepare_output_folder, provenance, resolve_device, write_jsonl
 
-    figures = prepare_output_folder(arguments.figures)
+    figures = arguments.figures
     if arguments.measure:
         device = resolve_device(arguments.device)
+        prepare_output_folder(figures)
         facts = provenance(device)
         records = inference_memory.measure_inference_memory(device, seed=arguments.seed or 0)
         path = figures / "measurements" / device_slug(device) / f"{inference_memory.NAME}-base.jsonl"
@@ -686,13 +688,17 @@ def claims(arguments: argparse.Namespace) -> int:
 def notebooks(arguments: argparse.Namespace) -> int:
     from . import lessons, tour
     from .classroom.notebooks import run_notebooks
+    from .measure import headline, retrieval_curve
 
     scale = arguments.scale or "quick"
     results = run_notebooks(
         arguments.folder, arguments.out, scale=scale, only=arguments.only, in_place=arguments.in_place,
         figures=arguments.figures,
     )  # fmt: skip
-    drawn = [] if arguments.only else tour.redraw(arguments.figures)
+    drawn = []
+    if not arguments.only:
+        drawn += tour.redraw(arguments.figures) + headline.redraw(arguments.figures)
+        drawn += retrieval_curve.redraw(arguments.figures)
     drawn += lessons.redraw(arguments.figures, arguments.only)
     print(f"figures drawn: {', '.join(map(str, drawn)) or 'none, nothing has been measured yet'}")
     if arguments.json:

@@ -1,18 +1,18 @@
 """A student at the keyboard: JupyterLab from `make lab`, and a page of headless Chromium with one lesson open in it.
 
-Both live in a temporary folder: the lessons are copies, and neither Jupyter's nor the browser's settings of whoever runs
-the tests are read or written. The browser is the system's; Playwright brings none.
+Both live in a temporary folder: the lessons are copies, and nobody's settings of Jupyter or of the browser are read or
+written. The browser is the system's; Playwright brings none.
 """
 
 import contextlib
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -27,15 +27,30 @@ MINUTE_MS = 60_000
 A_CLICK, A_PAGE, A_LESSON = MINUTE_MS, 3 * MINUTE_MS, 10 * MINUTE_MS
 
 
-def chromium() -> str | None:
-    """The path of a Chromium or Chrome that starts, or None. (On Ubuntu the command may be there and only say that the
-    browser is not.)"""
+def chromium() -> tuple[str | None, str]:
+    """(the path of a Chromium or Chrome that runs headless here, or None; why not).
+
+    It is tried: the command may only say how to get the browser (Ubuntu), or be kept from temporary folders (snap).
+    """
+    why = "Chromium is not installed (Debian: apt-get install chromium)"
     for path in filter(None, map(shutil.which, BROWSERS)):
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
-            if done.returncode == 0 and re.search(r"Chrom\w* \d+", done.stdout):
-                return path
-    return None
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+            options = ["--headless", "--no-sandbox", f"--user-data-dir={home}/profile", "--dump-dom", "about:blank"]
+            try:
+                done = subprocess.run(
+                    [path, *options],
+                    env=os.environ | {"HOME": home},
+                    capture_output=True,
+                    text=True,
+                    timeout=A_PAGE / 1000,
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                why = f"{path} did not start: {type(error).__name__}"
+                continue
+        if done.returncode == 0 and "<html" in done.stdout:
+            return path, ""
+        why = f"{path} did not start: exit status {done.returncode}"
+    return None, why
 
 
 # ------------------------------------------------------------------------------------------- JupyterLab
@@ -86,23 +101,27 @@ def lab_environment(checkout: Path) -> dict[str, str]:
     settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     # One thread is nearly as fast at this scale, and many times faster where the cores are busy with something else.
-    return {"OMP_NUM_THREADS": "1"} | kept | {
-        "MODERNBERT_EDU_SCALE": "quick",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join(paths),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "IPYTHONDIR": str(home / "ipython"),
-    }
+    return (
+        {"OMP_NUM_THREADS": "1"}
+        | kept
+        | {
+            "MODERNBERT_EDU_SCALE": "quick",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(paths),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "JUPYTER_CONFIG_DIR": str(home / "config"),
+            "JUPYTER_DATA_DIR": str(home / "data"),
+            "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "IPYTHONDIR": str(home / "ipython"),
+        }
+    )
 
 
 def wait_for_server(url: str, lab: subprocess.Popen, log_file: Path) -> None:
     deadline = time.monotonic() + A_PAGE / 1000
-    # Straight to this machine, whatever proxy the environment names.
+    # straight to this machine, whatever proxy the environment names.
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         with contextlib.suppress(urllib.error.URLError, OSError):
@@ -153,14 +172,15 @@ def headless(program: str, home: Path):
 
 
 @contextlib.contextmanager
-def opened(browser, lab: tuple[str, str], name: str):
-    """`name` open in a new tab as a `Lesson`; at the end the tab and the lesson's kernel are closed."""
+def opened(browser, lab: tuple[str, str], name: str, cells: int):
+    """The notebook `name`, of so many cells, open in a new tab with its kernel idle, as a `Lesson`."""
     (address, token), page = lab, browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(A_CLICK)
     try:
         page.goto(f"{address}/lab/tree/{name}?token={token}", timeout=A_PAGE)
         lesson = Lesson(page)
-        lesson.wait_until_ready()
+        lesson.cells.nth(cells - 1).wait_for(state="attached", timeout=A_PAGE)  # they come one after another
+        lesson.wait_until_idle()
         yield lesson
     finally:
         page.close()
@@ -172,10 +192,6 @@ class Lesson:
     def __init__(self, page):
         self.page = page
         self.cells = page.locator(".jp-Notebook .jp-Cell")
-
-    def wait_until_idle(self) -> None:
-        """The status bar says so. (The circle beside the kernel's name is empty also before there is a kernel.)"""
-        self.page.locator("#jp-main-statusbar").get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=A_PAGE)
 
     # ---- what is on the screen
 
@@ -197,14 +213,22 @@ class Lesson:
         return "\n".join(self.cells.nth(cell).locator(".cm-line").all_text_contents())
 
     def pictures(self, cell: int) -> list[dict]:
-        """The cell's pictures: `src`, `pixels` (width of the decoded image, 0 if it is broken) and `width` (on screen)."""
+        """The cell's pictures: `src`, `pixels` (the decoded image's width, 0 if it is broken), `width` (on screen)."""
         script = "all => all.map(i => ({src: i.src, pixels: i.complete ? i.naturalWidth : 0, width: i.clientWidth}))"
         return self.cells.nth(cell).locator(".jp-OutputArea-output img").evaluate_all(script)
+
+    def live_picture(self, cell: int) -> str:
+        """The address (its bytes) of the picture under the cell's sliders."""
+        return self.cells.nth(cell).locator(".widget-output img").get_attribute("src")
+
+    def wait_until_idle(self) -> None:
+        """The status bar says so. (The circle beside the kernel's name is empty also before there is a kernel.)"""
+        self.page.locator("#jp-main-statusbar").get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=A_PAGE)
 
     # ---- what a student does
 
     def run_all(self) -> None:
-        """Run > Run All Cells; returns when the last code cell has its number, or a cell an error, and the kernel idles."""
+        """Run > Run All Cells; returns when the last code cell has its number, or one an error, and the kernel idles."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self._wait(
@@ -232,34 +256,29 @@ class Lesson:
         )
         self.wait_until_idle()
 
-    def replace_line(self, cell: int, old: str, new: list[str]) -> None:
-        """Select the cell's line that reads `old` and type `new` over it."""
+    def write(self, cell: int, source: str) -> None:
+        """Type `source` over what the cell holds, key by key."""
         keyboard = self.page.keyboard
-        self.cells.nth(cell).locator(".cm-line").filter(has_text=old).click()
-        keyboard.press("End")
-        keyboard.press("Shift+Home")  # up to the indentation, and once more up to the margin
-        for number, line in enumerate(new):
+        self.cells.nth(cell).locator(".cm-content").click()
+        keyboard.press("ControlOrMeta+a")
+        for number, line in enumerate(source.splitlines()):
             if number:
                 keyboard.press("Enter")
-            keyboard.press("Shift+Home")  # the editor has indented by itself: that is typed over
+                keyboard.press("Shift+Home")  # the editor has indented by itself: that is typed over
             keyboard.type(line)
 
-    def move_slider(self, cell: int, name: str, steps: int) -> None:
-        """Take the slider `name` by its handle and press the right arrow; returns when its picture has changed."""
-        box = self.cells.nth(cell).locator(".widget-slider").filter(has_text=name)
-        handle = box.get_by_role("slider")
-        handle.focus()
-        for _ in range(steps):
-            before = self.pictures(cell)[-1]["src"]
-            handle.press("ArrowRight")
-            self._wait(
-                """([cell, before]) => {
-                    const all = document.querySelectorAll('.jp-Notebook .jp-Cell');
-                    const last = [...all[cell].querySelectorAll('.jp-OutputArea-output img')].at(-1);
-                    return last && last.src !== before && last.complete;
-                }""",
-                [cell, before],
-            )
+    def move_slider(self, cell: int, name: str, key: str) -> None:
+        """Press an arrow key on the handle of the slider `name`; returns when the picture below is another one."""
+        before = self.live_picture(cell)
+        self.cells.nth(cell).locator(".widget-slider").filter(has_text=name).get_by_role("slider").press(key)
+        self._wait(
+            """([cell, before]) => {
+                const one = document.querySelectorAll('.jp-Notebook .jp-Cell')[cell];
+                const picture = one.querySelector('.widget-output img');
+                return picture && picture.complete && picture.src !== before;
+            }""",
+            [cell, before],
+        )
 
     def _wait(self, script: str, argument=None) -> None:
         self.page.wait_for_function(script, arg=argument, timeout=A_LESSON, polling=200)

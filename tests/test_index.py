@@ -426,6 +426,21 @@ def test_an_index_of_before_there_were_words(folder, tmp_path, model):
     assert torch.equal(Index(out).vectors, vectors)
 
 
+def test_every_file_is_on_the_disk_before_the_manifest_names_it(folder, tmp_path, model, monkeypatch):
+    flushed, real = [], module.write_text_atomic
+    monkeypatch.setattr(module, "_flush", flushed.append)
+
+    def switch(path, text):
+        generation = path.parent / json.loads(text)["generation"]
+        assert sorted(flushed) == sorted(path for path in generation.rglob("*") if path.is_file())
+        assert len(flushed) == 2 + 5  # passages and vectors, and the words' arrays, vocabulary and settings
+        real(path, text)
+
+    monkeypatch.setattr(module, "write_text_atomic", switch)
+    make(folder, tmp_path / "i", model)
+    assert holds(tmp_path / "i") == set(TEXTS)
+
+
 def test_broken_words_are_told_and_vectors_answer_all_the_same(folder, tmp_path, model):
     out = tmp_path / "i"
     make(folder, out, model)

@@ -239,7 +239,7 @@ def test_the_cache_keeps_a_chunk_and_not_the_batch(data):
 
 def test_exact_and_approximate_search_are_timed_and_compared():
     vectors = torch.nn.functional.normalize(torch.randn(30, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
-    records = lesson.measure_search(vectors, SIZES, CPU)
+    records = lesson.measure_search(vectors, SIZES)
     assert [r["texts"] for r in records if r["what"] == "search_seconds"] == [50, 200, 50]
     assert 0.9 <= next(r["value"] for r in records if r["what"] == "graph_recall@10") <= 1
     assert len(lesson.search_rows(records)) == 3
@@ -281,37 +281,6 @@ def test_a_rank_beyond_ten_is_worth_nothing():
     assert lesson.reciprocals(final("BERT", [0, 11, 10, 4])[:1]).tolist() == pytest.approx([0, 0, 0.1, 0.25])
 
 
-def budget(model, *points, task="code", seed=0):
-    return [
-        dict(what="ndcg@10", task=task, model=model, seed=seed, pairs=pairs, value=value) for pairs, value in points
-    ]
-
-
-@pytest.mark.parametrize(
-    ("points", "words"),
-    [
-        (
-            [(0, 0.1), (100, 0.3), (200, 0.6), (400, 0.7)],
-            "code, ModernBERT: above BM25's 0.500 from 200 pairs on; 0.700",
-        ),
-        ([(0, 0.1), (100, 0.3)], "code, ModernBERT: not above BM25's 0.500 up to 100 pairs; 0.300 at the end"),
-        ([(0, 0.1), (100, 0.6), (200, 0.4)], "code, ModernBERT: above BM25's 0.500 at 100 pairs, not at the end"),
-    ],
-)
-def test_a_budget_is_told_whether_it_is_passed_or_not(points, words):
-    records = budget("ModernBERT", *points)
-    records.append(dict(what="ndcg@10", task="code", model=lesson.BM25, seed=0, value=0.5))
-    (line,) = lesson.budgets(records)
-    assert line.startswith(words)
-    assert png_bytes(lesson.plot_budget(records)).startswith(b"\x89PNG")
-
-
-def test_budgets_are_means_over_the_seeds_where_all_have_a_point():
-    records = budget("BERT", (100, 0.4), (200, 0.7)) + budget("BERT", (100, 0.4), (200, 0.5), (400, 0.9), seed=1)
-    records.append(dict(what="ndcg@10", task="code", model=lesson.BM25, seed=0, value=0.55))
-    assert lesson.budgets(records) == ["code, BERT: above BM25's 0.550 from 200 pairs on; 0.600 at the end"]
-
-
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,7 +293,7 @@ def test_every_figure_is_drawn_from_records(data, pretrained, trained, late):
         records += lesson.measure_cosines(model, "ModernBERT", state, found.tasks["code"], SIZES)
     records += lesson.measure_cosines(model, "BERT", "MLM", found.tasks["code"], SIZES)
     records += lesson.measure_cache(model, found, SIZES, CPU)
-    records += lesson.measure_search(model.encode(found.tasks["prose"].documents), SIZES, CPU)
+    records += lesson.measure_search(model.encode(found.tasks["prose"].documents), SIZES)
     facts = provenance(CPU, dtype=SIZES.dtype)
     for plot in lesson.FIGURES.values():
         assert png_bytes(plot([facts | record for record in records])).startswith(b"\x89PNG")

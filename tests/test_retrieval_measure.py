@@ -112,7 +112,7 @@ def test_a_comparison_keeps_its_runs_and_its_records(tmp_path, monkeypatch, smal
     assert said.count("BERT, seed 0: mrr@10 code") == 2  # BERT's once, ModernBERT's once
     assert (tmp_path / "retrieval.png").exists()
     for model in retrieval_curve.MODELS:
-        (path,) = tmp_path.glob(f"measurements/*/{retrieval_curve.file_of(model, 'quick')}")
+        (path,) = tmp_path.glob(f"measurements/*/{retrieval_curve.file_of(model, 0, 'quick')}")
         kept = [json.loads(line) for line in path.read_text().splitlines()]
         assert {r["model"] for r in kept} == {model, "BM25"} and all(r["torch"] and r["device"] for r in kept)
         assert {r["step"] for r in kept if r["model"] == model} == {0, 2}

@@ -2,15 +2,17 @@
 
 import io
 import json
+import shlex
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_retriever import TEXTS, tiny_embedder
 
-from modernbert_edu.__main__ import main
+from modernbert_edu.__main__ import build_parser, main
 from modernbert_edu.checkpoint import save
 from modernbert_edu.model import MaskedLM
 from modernbert_edu.retriever import TokenEmbedder
@@ -217,7 +219,7 @@ def test_words_alone_load_no_model(capsys, folder, models, tmp_path, monkeypatch
     assert "(no passage holds one of its words)\nbest 0 of 5 passages; searching " in said
     said = run(capsys, "ask", index, "read file", "--words", "--context", "--top", "1")
     assert f"[1] 2.py:1-3\n{TEXTS[2]}\n\n1 source, " in said
-    assert "0 sources, 0 tokens" in run(capsys, "ask", index, "elephants", "--words", "--context")
+    assert "no passage was found" in run(capsys, "ask", index, "elephants", "--words", "--context")
     (tmp_path / "copy").rename(tmp_path / "moved")
     assert "  2.py:1-3\n" in run(capsys, "ask", index, "read file", "--words")
     assert "copy, is gone; put it back" in fails(capsys, "ask", index, "read file", "--words", "--context")
@@ -234,6 +236,15 @@ def test_words_of_an_index_without_them(capsys, folder, models, tmp_path):
         assert "built before indexes held words" in fails(capsys, "ask", tmp_path / "index", "cat", option)
     assert "nothing to embed" in run(capsys, "build", folder, "--out", tmp_path / "index")
     assert "0.txt:1" in run(capsys, "ask", tmp_path / "index", "cat", "--words")
+
+
+def test_the_commands_of_the_readme_are_understood():
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    prefix = ".venv/bin/python -m modernbert_edu search "
+    lines = [line.removeprefix(prefix) for line in readme.splitlines() if line.startswith(prefix)]
+    asked = [build_parser().parse_args(["search", *shlex.split(line, comments=True)]) for line in lines]
+    assert {arguments.action for arguments in asked} >= {"build", "ask", "train"}
+    assert any(arguments.action == "ask" and arguments.words for arguments in asked)
 
 
 def test_common_options_stand_on_either_side_of_the_action(capsys, folder, models, tmp_path):

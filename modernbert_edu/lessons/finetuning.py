@@ -525,11 +525,11 @@ def _figure(width: float, height: float, columns: int, records: Sequence[dict], 
     return plots.finish(figure, records, own=True), axes
 
 
-def _level(ax, value: float, words: str, linestyle, above: bool = True) -> None:
-    """A line across, named at its right end."""
+def _level(ax, value: float, words: str, linestyle, named: bool) -> None:
+    """A line across, named to the right of the axes where it is `named`."""
     ax.axhline(value, color="black", linewidth=0.9, linestyle=linestyle)
-    place = dict(xytext=(0, 3 if above else -4), va="bottom" if above else "top", ha="right")
-    ax.annotate(words, (1, value), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, **place)
+    if named:
+        ax.annotate(words, (1.01, value), xycoords=("axes fraction", "data"), fontsize=8, va="center")
 
 
 def plot_rates(records: Sequence[dict]):
@@ -547,7 +547,7 @@ def plot_rates(records: Sequence[dict]):
             ax.plot([], [], **look, label=f"{start} start")
         for words, style in ((BAG, (0, (6, 2))), (MAJORITY, (0, (1, 2)))):
             for r in _tests(records, task="package", model=words):
-                _level(ax, 100 * r["value"], words, style)
+                _level(ax, 100 * r["value"], words, style, named=ax is axes[-1])
         ax.set_xscale("log")
         ax.minorticks_off()
         ax.set_xticks(sorted({r["rate"] for r in sweep}), [f"{rate:g}" for rate in sorted({r["rate"] for r in sweep})])
@@ -586,7 +586,7 @@ def plot_places(records: Sequence[dict]):
         ax.axvline(short, color=plots.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
         ax.annotate(f"{short:,} tokens end here", (short, 108), fontsize=8, color=plots.FAINT, va="center",
                     annotation_clip=False)  # fmt: skip
-        _level(ax, 100 / len(NAMES), "guessing", (0, (1, 2)), above=False)
+        _level(ax, 100 / len(NAMES), "guessing", (0, (1, 2)), named=ax is axes[-1])
         ax.set(xlabel="tokens before the fact (middle of the bin)", xlim=(0, long), ylim=(-3, 104))
         ax.set_title("pooled at [CLS]" if pooling == "cls" else "pooled by the mean", pad=18)
     axes[0].set_ylabel("right on test texts (%)")

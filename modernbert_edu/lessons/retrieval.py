@@ -8,7 +8,9 @@
     cost        measure_cache, measure_search      gradient caching's memory; exact and approximate search
     RAG         build_index, fit_reranker,         a small index; a cross-encoder over the first stage's candidates
                 judge_reranked
-    in words    score_rows, verdicts, budgets      tables, and what can be said of the differences
+    in words    score_rows, verdicts               tables, and what can be said of the differences
+
+The longer comparison, against the number of training pairs, is measure/retrieval_curve.py.
 
 Letters: Q questions, N texts, D size of a vector.
 """
@@ -54,6 +56,7 @@ MODELS = ("BERT", "ModernBERT")
 MLM, RANDOM = "MLM", "random"
 BM25, LATE, HYBRID, RERANKED = "BM25", "late interaction", "ModernBERT + BM25", "reranked"
 CUT, CHUNKS, WHOLE = "beginning", "best chunk", "whole"
+AT_ONCE, CACHED = "all at once", "cached"
 TASKS = {"code": "code: docstring -> function", "prose": "prose: first sentence or heading -> the rest",
          "modules": "modules: what it says of itself -> the file"}  # fmt: skip
 Trained = dict[tuple[str, str, int], Embedder]  # by model, start and seed
@@ -84,6 +87,12 @@ def clip(text: str, tokenizer: Tokenizer, tokens: int) -> str:
     """The beginning of a text, of at most so many tokens with [CLS] and [SEP]."""
     encoding = tokenizer.backend.encode(text, add_special_tokens=False)
     return text if len(encoding) <= tokens - 2 else text[: encoding.offsets[tokens - 3][1]]
+
+
+def lengths_in_words(task: RetrievalTask, tokenizer: Tokenizer) -> str:
+    lengths = sorted(len(ids) for ids in tokenizer.encode_batch(task.documents))
+    middle = lengths[len(lengths) // 2]
+    return f"{len(lengths)} texts of {lengths[0]:,} to {lengths[-1]:,} tokens, median {middle:,};"
 
 
 def preset_of(name: str, sizes: RetrievalScale) -> str:
@@ -311,52 +320,50 @@ def measure_cache(model: Embedder, data: LibraryData, sizes: RetrievalScale, dev
     records, dtype = [], _dtype(sizes)
     pairs = sorted(data.train, key=lambda pair: -len(pair.document))  # long texts, so that every batch is full
     model.to(device).train()
+
+    def loss_of(q: Tensor, d: Tensor) -> Tensor:
+        return info_nce(score_matrix(q, d), sizes.temperature)
+
+    calls, sides = {}, {}
     for batch in sizes.cache_batches:
         queries = model.token_ids([p.query for p in pairs[:batch]], "query", sizes.query_length)
         documents = model.token_ids([p.document for p in pairs[:batch]], "document", sizes.document_length)
-        sides = queries, documents
-
-        def loss_of(q: Tensor, d: Tensor) -> Tensor:
-            return info_nce(score_matrix(q, d), sizes.temperature)
-
-        calls = {
-            "all at once": lambda s=sides: plain_backward(model, s, loss_of, None, device, dtype),
-            "cached": lambda s=sides: cached_backward(model, s, loss_of, sizes.cache_chunk, device, dtype),
-        }
-        budget = sizes.timing_budget
-        timings = time_interleaved(calls, device=device, repeats=sizes.timing_repeats, warmup=1, budget_seconds=budget)
-        for name, call in calls.items():
-            if device.type == "cuda":
-                found, how = peak_memory(call, device).added, "peak allocated above what was allocated before"
-            else:
-                found, how = _kept(model, sides, loss_of, None if name == "all at once" else sizes.cache_chunk, dtype)
-            facts = dict(model=name, batch_size=batch, seed=sizes.seed)
-            records.append(dict(facts, what="step_memory", value=found, unit="bytes", how=how))
-            records.append(dict(facts, what="step_seconds", value=timings[name].median, unit="s",
-                                spread=timings[name].spread, n=timings[name].n))  # fmt: skip
-        model.zero_grad(set_to_none=True)
+        sides[batch] = both = queries, documents
+        calls[AT_ONCE, batch] = lambda s=both: plain_backward(model, s, loss_of, None, device, dtype)
+        calls[CACHED, batch] = lambda s=both: cached_backward(model, s, loss_of, sizes.cache_chunk, device, dtype)
+    budget = sizes.timing_budget * len(sizes.cache_batches)
+    timings = time_interleaved(calls, device=device, repeats=sizes.timing_repeats, warmup=1, budget_seconds=budget)
+    for (name, batch), call in calls.items():
+        if device.type == "cuda":
+            found, how = peak_memory(call, device).added, "peak allocated above what was allocated before"
+        else:
+            found = _kept(model, sides[batch], loss_of, sizes.cache_chunk if name == CACHED else None, dtype)
+            how = "tensors kept for the backward pass at one time, without parameters"
+        facts = dict(model=name, batch_size=batch, seed=sizes.seed)
+        records.append(dict(facts, what="step_memory", value=found, unit="bytes", how=how))
+        records.append(dict(facts, what="step_seconds", value=timings[name, batch].median, unit="s",
+                            spread=timings[name, batch].spread, n=timings[name, batch].n))  # fmt: skip
+    model.zero_grad(set_to_none=True)
     return records
 
 
-def _kept(model: Embedder, sides, loss_of, chunk: int | None, dtype) -> tuple[int, str]:
-    """The most bytes that autograd keeps at one time, on the CPU."""
+def _kept(model: Embedder, sides, loss_of, chunk: int | None, dtype) -> int:
+    """The most bytes that autograd keeps at one time."""
     known = [*model.parameters(), *model.buffers()]
-    how = "tensors kept for the backward pass at one time, without parameters"
+
+    def kept(forward, exclude=known) -> int:
+        return bytes_saved_for_backward(forward, exclude=exclude)
+
     if chunk is None:
-        return bytes_saved_for_backward(
-            lambda: loss_of(*(embed(model, ids, "cpu", dtype) for ids in sides)), exclude=known
-        ), how
-    vectors = [torch.randn(len(ids), model.dimension, requires_grad=True) for ids in sides]
-    of_chunks = [
-        bytes_saved_for_backward(lambda part=ids[i : i + chunk]: embed(model, part, "cpu", dtype), exclude=known)
-        for ids in sides
-        for i in range(0, len(ids), chunk)
-    ]
-    kept_vectors = sum(vector.numel() * vector.element_size() for vector in vectors)
-    return kept_vectors + max(*of_chunks, bytes_saved_for_backward(lambda: loss_of(*vectors), exclude=vectors)), how
+        return kept(lambda: loss_of(*(embed(model, ids, model.device, dtype) for ids in sides)))
+    vectors = [torch.randn(len(ids), model.dimension, device=model.device, requires_grad=True) for ids in sides]
+    chunks = [ids[i : i + chunk] for ids in sides for i in range(0, len(ids), chunk)]
+    of_chunks = [kept(lambda ids=ids: embed(model, ids, model.device, dtype)) for ids in chunks]
+    of_loss = kept(lambda: loss_of(*vectors), exclude=vectors)
+    return sum(vector.nbytes for vector in vectors) + max(*of_chunks, of_loss)
 
 
-def measure_search(vectors: Tensor, sizes: RetrievalScale, device) -> list[dict]:
+def measure_search(vectors: Tensor, sizes: RetrievalScale) -> list[dict]:
     """Seconds of an exact search for 10 of ever more vectors, and of an approximate one with what it finds.
 
     The vectors are those of real texts with noise of their own, so that near and far differ as they do among texts.
@@ -368,28 +375,26 @@ def measure_search(vectors: Tensor, sizes: RetrievalScale, device) -> list[dict]
         noise = torch.randn(chosen.shape, generator=generator) * 0.5 / vectors.shape[1] ** 0.5
         return torch.nn.functional.normalize(chosen + noise, dim=-1)
 
-    records, queries = [], many(20)
-    facts = dict(unit="s", dimension=vectors.shape[1], seed=sizes.seed)
+    queries, calls = many(20), {}
     for count in sizes.corpus_sizes:
-        documents = many(count)
-        call = {"exact": lambda d=documents: exact_top_k(queries[:1], d, 10)}
-        timing = time_interleaved(call, device="cpu", repeats=sizes.timing_repeats, budget_seconds=sizes.timing_budget)
-        records.append(dict(facts, what="search_seconds", value=timing["exact"].median, spread=timing["exact"].spread,
-                            n=timing["exact"].n, model="exact", texts=count))  # fmt: skip
+        texts = many(count)
+        calls["exact", count] = lambda d=texts: exact_top_k(queries[:1], d, 10)
     documents = many(sizes.graph_size)
-    exact = exact_top_k(queries, documents, 10)[1]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors.usearch"
         write_graph(documents, path)
         graph = usearch_graph().restore(str(path), view=False)
+    calls["graph", sizes.graph_size] = lambda: graph.search(queries[0].numpy(), 10)
+    budget = sizes.timing_budget * len(calls)
+    timings = time_interleaved(calls, device="cpu", repeats=sizes.timing_repeats, budget_seconds=budget)
+    facts = dict(dimension=vectors.shape[1], seed=sizes.seed)
+    records = [dict(facts, what="search_seconds", value=timing.median, unit="s", spread=timing.spread, n=timing.n,
+                    model=name, texts=count) for (name, count), timing in timings.items()]  # fmt: skip
+    exact = exact_top_k(queries, documents, 10)[1].tolist()
     found = [set(graph.search(query.numpy(), 10).keys.tolist()) for query in queries]
-    share = sum(len(a & set(b)) for a, b in zip(found, exact.tolist(), strict=True)) / exact.numel()
-    timing = time_interleaved({"graph": lambda: graph.search(queries[0].numpy(), 10)}, device="cpu",
-                              repeats=sizes.timing_repeats)["graph"]  # fmt: skip
-    graph_facts = dict(facts, model="graph", texts=sizes.graph_size)
-    records.append(dict(graph_facts, what="search_seconds", value=timing.median, spread=timing.spread, n=timing.n))
-    records.append(dict(graph_facts, what="graph_recall@10", value=share, unit="share"))
-    return records
+    share = sum(len(a & set(b)) for a, b in zip(found, exact, strict=True)) / sum(map(len, exact))
+    return [*records, dict(facts, what="graph_recall@10", value=share, unit="share", model="graph",
+                           texts=sizes.graph_size)]  # fmt: skip
 
 
 def storage_rows(tokens: float, dimension: int, late_dimension: int) -> list[tuple]:
@@ -566,8 +571,8 @@ def cache_rows(records: Sequence[dict]) -> list[tuple]:
     found = {(r["what"], r["model"], r["batch_size"]): r["value"] for r in records if "batch_size" in r}
     rows = []
     for batch in sorted({key[2] for key in found}):
-        memory = [found["step_memory", name, batch] / plots.MIB for name in ("all at once", "cached")]
-        seconds = [found["step_seconds", name, batch] for name in ("all at once", "cached")]
+        memory = [found["step_memory", name, batch] / plots.MIB for name in (AT_ONCE, CACHED)]
+        seconds = [found["step_seconds", name, batch] for name in (AT_ONCE, CACHED)]
         rows.append((batch, *(f"{x:,.1f}" for x in memory), f"{seconds[1] / seconds[0]:.2f}"))
     return rows
 
@@ -583,49 +588,6 @@ def search_rows(records: Sequence[dict]) -> list[tuple]:
 
 
 SEARCH_COLUMNS = ["search", "texts", "milliseconds a question", "share of the exact ten found"]
-
-
-# ---- the recorded comparison -----------------------------------------------------------------------------------------
-
-
-def curves_of(records: Sequence[dict], task: str, what: str) -> dict[str, dict[int, list[tuple[int, float]]]]:
-    """Model -> seed -> [(pairs, value)] of a longer recorded comparison; BM25 has no pairs and is left out."""
-    found: dict[str, dict[int, list[tuple[int, float]]]] = {}
-    for r in records:
-        if r["what"] == what and r.get("task") == task and r["model"] != BM25 and r.get("pairs") is not None:
-            found.setdefault(r["model"], {}).setdefault(r["seed"], []).append((r["pairs"], r["value"]))
-    return {model: {seed: sorted(set(points)) for seed, points in seeds.items()} for model, seeds in found.items()}
-
-
-def baseline_of(records: Sequence[dict], task: str, what: str) -> float | None:
-    found = [r["value"] for r in records if r["what"] == what and r.get("task") == task and r["model"] == BM25]
-    return sum(found) / len(found) if found else None
-
-
-def budgets(records: Sequence[dict], what: str = "ndcg@10") -> list[str]:
-    """For each task and model, at which number of training pairs the mean over the seeds passes BM25, if it does."""
-    lines = []
-    for task in dict.fromkeys(r["task"] for r in records if r.get("task")):
-        line = baseline_of(records, task, what)
-        for model, seeds in curves_of(records, task, what).items():
-            means = _means(seeds)
-            if line is None or not means:
-                continue
-            passed = next((pairs for pairs, value in means if value > line), None)
-            most, last = means[-1]
-            words = (f"above BM25's {line:.3f} from {passed:,} pairs on" if passed is not None
-                     else f"not above BM25's {line:.3f} up to {most:,} pairs")  # fmt: skip
-            if passed is not None and last <= line:
-                words = f"above BM25's {line:.3f} at {passed:,} pairs, not at the end"
-            lines.append(f"{task}, {model}: {words}; {last:.3f} at the end")
-    return lines
-
-
-def _means(seeds: dict[int, list[tuple[int, float]]]) -> list[tuple[int, float]]:
-    """The mean over the seeds at each number of pairs that all of them have."""
-    common = set.intersection(*({pairs for pairs, _ in points} for points in seeds.values()))
-    tables = [dict(points) for points in seeds.values()]
-    return [(pairs, sum(table[pairs] for table in tables) / len(tables)) for pairs in sorted(common)]
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -673,7 +635,7 @@ def plot_cosines(records: Sequence[dict]):
         ax.set_ylabel("share of pairs")
         ax.set_ylim(bottom=0)
         if place >= len(axes) - len(states):
-            ax.set_xlabel("cosine of a question (each panel has its own axis)")
+            ax.set_xlabel("cosine of a question")
     axes[0].legend(fontsize=8, loc="upper left")
     return figure
 
@@ -692,9 +654,9 @@ def plot_training(records: Sequence[dict]):
                     name = ", ".join((row[0], f"from {'MLM' if row[1] == MLM else 'random'}")) if number == 0 else None
                     ax.plot([r[x] for r in mine], [r["value"] for r in mine], label=name, markersize=5,
                             linewidth=1.8, markeredgecolor="white", alpha=0.9, **look)  # fmt: skip
-        line = baseline_of(chosen, "code", "mrr@10")
-        if line is not None:
-            ax.axhline(line, color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
+        line = [r["value"] for r in chosen if r["model"] == BM25]
+        if line:
+            ax.axhline(line[0], color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
         ax.set(xlabel=label, ylabel="MRR@10, held-out code")
         ax.set_ylim(bottom=0)
     axes[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
@@ -735,7 +697,7 @@ def plot_cost(records: Sequence[dict]):
     """Memory of a training step by batch size, its time, and the time of a search by the number of texts."""
     chosen = [r for r in records if r["what"] in ("step_memory", "step_seconds", "search_seconds")]
     figure, axes = _figure(13.5, 4.4, 1, 3, chosen)
-    looks = {"all at once": plots.STYLES["BERT"], "cached": plots.STYLES["ModernBERT"]}
+    looks = {AT_ONCE: plots.STYLES["BERT"], CACHED: plots.STYLES["ModernBERT"]}
     panels = [("step_memory", plots.MIB, "memory of a step (MiB)"), ("step_seconds", 1, "time of a step (s)")]
     for ax, (what, unit, label) in zip(axes[:2], panels, strict=True):
         for name, look in looks.items():
@@ -757,34 +719,6 @@ def plot_cost(records: Sequence[dict]):
     axes[2].set(xlabel="texts in the corpus", ylabel="time of a search (ms)", xscale="log", yscale="log")
     axes[2].set_title("Ten best of N texts, one question", fontsize=10)
     axes[2].legend(fontsize=9)
-    return figure
-
-
-def plot_budget(records: Sequence[dict], what: str = "ndcg@10"):
-    """A recorded comparison: what is found against training pairs, with BM25 as a line across, a panel a task."""
-    from matplotlib.ticker import EngFormatter
-
-    chosen = [r for r in records if r["what"] == what]
-    tasks = [task for task in dict.fromkeys(r["task"] for r in chosen) if curves_of(chosen, task, what)]
-    figure, axes = _figure(4.6 * len(tasks) + 1, 4.4, 1, len(tasks), chosen)
-    models = list(dict.fromkeys(model for task in tasks for model in curves_of(chosen, task, what)))
-    others = [model for model in models if model not in plots.STYLES]
-    for ax, task in zip(axes, tasks, strict=True):
-        for model, seeds in curves_of(chosen, task, what).items():
-            look = plots.STYLES.get(model) or plots.MORE_STYLES[others.index(model) % len(plots.MORE_STYLES)]
-            for number, points in enumerate(seeds.values()):
-                shown = [(pairs, value) for pairs, value in points if pairs > 0]
-                if shown:
-                    ax.plot(*zip(*shown, strict=True), label=model if number == 0 else None, linewidth=1.6,
-                            markersize=5, markeredgecolor="white", alpha=0.85, **look)  # fmt: skip
-        line = baseline_of(chosen, task, what)
-        if line is not None:
-            ax.axhline(line, color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
-        ax.set(xscale="log", xlabel="training pairs seen", ylabel=what.replace("ndcg", "nDCG").replace("mrr", "MRR"))
-        ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        ax.set_ylim(bottom=0)
-        ax.set_title(TASKS.get(task, task), fontsize=10)
-    axes[0].legend(fontsize=8)
     return figure
 
 

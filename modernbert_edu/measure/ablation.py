@@ -360,7 +360,6 @@ def paired_differences(records: Sequence[dict], baseline: str, what: str = "held
     return found
 
 
-
 def past_plateau(records: Sequence[dict], margin: float = 0.1) -> dict[str, bool]:
     """Whether every final run of a model ended at least `margin` nats under the unigram entropy."""
     entropy = next(r["value"] for r in records if r["what"] == "unigram_entropy")

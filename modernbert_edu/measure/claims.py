@@ -11,6 +11,7 @@ No measured number stands in these files. A claim that no record can decide is "
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -49,13 +50,13 @@ class Claim:
     decide: Callable[..., Finding | None]
     command: str  # what measures it
     basis: str = "measured"  # or "arithmetic", "quoted"
-    gpu_only: bool = False  # made of GPUs: a CPU can only say how it is there
+    gpu_only: bool = False  # made of GPUs: another device can only say how it is there
 
 
 # ---- the claims ------------------------------------------------------------------------------------------------------
 
 RTX = "RTX 4090, inference, base size, 8,192 random texts"
-ON_GPU = "python -m modernbert_edu record --part bench, on a GPU (9 minutes)"
+RECORD = "python -m modernbert_edu record --part "
 BENCH_512 = "python -m modernbert_edu bench --only inference --lengths 512 --minutes 12 --figures figures"
 
 CLAIMS = (
@@ -96,7 +97,7 @@ CLAIMS = (
         "adds, which decide the largest batch; on a GPU also the largest batch itself and a training step. In part if "
         "one is",
         decide=verdicts.less_memory_than_deberta,
-        command="python -m modernbert_edu record --part claims (a minute)",
+        command=RECORD + "claims",
     ),
     Claim(
         id="context-8192",
@@ -110,7 +111,7 @@ CLAIMS = (
         rule=f"holds if a sequence of 8,192 tokens went through at {KEPT_SPEED:g} or more of the tokens a "
         "second at 512; in part if it went through",
         decide=verdicts.reads_8192,
-        command="python -m modernbert_edu record --part bench (9 minutes)",
+        command=RECORD + "bench",
     ),
     Claim(
         id="circulating-speed",
@@ -136,7 +137,7 @@ CLAIMS = (
         rule="no workload is stated, so the batch of 512-token sequences is taken at which BERT's weights and peak "
         f"make 1.2 GB. Holds if there the other three are within {CLOSE:.0%} of their numbers; in part if some are",
         decide=verdicts.circulating_memory,
-        command="python -m modernbert_edu record --part claims (a minute)",
+        command=RECORD + "claims",
     ),
     Claim(
         id="packing-gain",
@@ -149,7 +150,7 @@ CLAIMS = (
         rule=f"holds if packed batches train at least {PACKED:g} times as fast as unpadded ones of the same sequences "
         f"with the paper's spread of lengths; in part from {PACKED_SOME:g} on",
         decide=verdicts.packing_gain,
-        command="python -m modernbert_edu record --part lesson-07",
+        command=RECORD + "lesson-07",
     ),
     Claim(
         id="packing-full",
@@ -161,7 +162,7 @@ CLAIMS = (
         rule=f"holds if best fit fills more than {FULL:.0%} of the places with the paper's spread of lengths, in the "
         "largest recorded rows; in part if only with the longest first",
         decide=verdicts.packing_fullness,
-        command="python -m modernbert_edu record --part lesson-07",
+        command=RECORD + "lesson-07",
     ),
     Claim(
         id="unpadding-once",
@@ -173,7 +174,7 @@ CLAIMS = (
         rule=f"holds if ours is at least {UNPADDED_ONCE:g} times as fast as transformers' ModernBERT with the same "
         "kernels, which unpads in every layer, in each recorded case of mixed lengths; in part if in some",
         decide=verdicts.unpadding_once,
-        command=ON_GPU,
+        command=RECORD + "bench",
         gpu_only=True,
     ),
     Claim(
@@ -187,6 +188,7 @@ CLAIMS = (
         "1,024; in part if in some",
         decide=verdicts.compile_gain,
         command=BENCH_512,
+        gpu_only=True,
     ),
     Claim(
         id="alternating",
@@ -199,7 +201,7 @@ CLAIMS = (
         rule="holds if the whole encoder is faster with every third layer global than with all of them at each "
         f"recorded length from {LONG:,} tokens on; in part if at some",
         decide=verdicts.alternating_saving,
-        command="python -m modernbert_edu record --part lesson-06",
+        command=RECORD + "lesson-06",
     ),
     Claim(
         id="vocabulary",
@@ -211,7 +213,7 @@ CLAIMS = (
         rule=f"holds if table sizes that are no multiple of 8 take at least {VOCABULARY_GAIN:.0%} more time a column "
         "than multiples of 64, and more than the same size differs when measured twice; in part if only the latter",
         decide=verdicts.vocabulary_multiple,
-        command="python -m modernbert_edu record --part lesson-02",
+        command=RECORD + "lesson-02",
         gpu_only=True,
     ),
     Claim(
@@ -224,14 +226,14 @@ CLAIMS = (
         rule="holds if the 95 % interval over seeds of loss at 15 % minus loss at 30 % lies above 0, after equally "
         "many tokens, judged on the same masks; one seed decides nothing",
         decide=verdicts.masking_more,
-        command="python -m modernbert_edu record --part lesson-08",
+        command=RECORD + "lesson-08",
     ),
     Claim(
         id="tokens-first",
         title="1.7 T tokens at 1,024",
         published="pretrained on 1.7 trillion tokens at 1,024",
         source=f"{PAPER}, section 2.2.2",
-        workload="8 H100s, 191 hours (base)",
+        workload="8 H100s, 194 hours (base)",
         paper="1.719 T (table 3)",
         rule=f"holds if the claimed number is within {WITHIN:.0%} of table 3's",
         decide=verdicts.first_phase,
@@ -272,7 +274,7 @@ CLAIMS = (
         paper="this is the paper's own claim",
         rule="needs the published weights and a GPU-day: " + glue_cost_in_words(),
         decide=lambda device: None,
-        command="the README's commands under Fine-tuning",
+        command="python -m modernbert_edu finetune answerdotai/ModernBERT-base --task TASK --out build/glue/TASK",
     ),
 )
 
@@ -294,6 +296,7 @@ def judge(claim: Claim, found: Sequence[Device]) -> dict:
         device=measured[0]["device"] if measured else None,
         findings=measured,
         command=claim.command,
+        gpu_only=claim.gpu_only,
     )
 
 
@@ -323,6 +326,9 @@ def _as_dict(claim: Claim, device: Device | None, finding: Finding) -> dict:
         dates=sorted({*dates[:1], *dates[-1:]}),
         said=finding.said + ("; the claim is made of GPUs, and this is none" if caveat else ""),
         workload=finding.workload,
-        ratios={name: dict(value=r.value, low=r.low, high=r.high) for name, r in finding.ratios.items()},
+        ratios={
+            name: dict(value=r.value, low=r.low, high=r.high if math.isfinite(r.high) else None)
+            for name, r in finding.ratios.items()
+        },
         measurements=used,
     )

@@ -37,9 +37,13 @@ def verdict(row: dict) -> str:
     return row["verdict"] + BASIS.get(row["basis"], "")
 
 
+def in_digits(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
 def ratios(finding: dict, most: int = 3) -> str:
     """The first few ratios by name."""
-    shown = [f"{name}: {ratio['value']:.3g}" for name, ratio in list(finding["ratios"].items())[:most]]
+    shown = [f"{name}: {in_digits(ratio['value'])}" for name, ratio in list(finding["ratios"].items())[:most]]
     return "; ".join(shown) + ("; ..." if len(finding["ratios"]) > most else "")
 
 
@@ -51,7 +55,11 @@ def in_brief(judged: Sequence[dict]) -> str:
         lines += [f"    {ratios(finding)}" for finding in row["findings"][:1]]
     counts = [row["verdict"] for row in judged]
     lines.append(", ".join(f"{counts.count(name)} {name}" for name in dict.fromkeys(counts)))
-    missing = [f"  {row['id']}: {row['command']}" for row in judged if row["verdict"] == UNMEASURED]
+    missing = [
+        f"  {row['id']}: {row['command']}" + (" (on a GPU)" if row["gpu_only"] else "")
+        for row in judged
+        if row["verdict"] == UNMEASURED
+    ]
     return "\n".join(lines + (["what would measure the rest:", *missing] if missing else []))
 
 
@@ -118,7 +126,8 @@ def _encoders(found: Sequence[Device]) -> str:
     words = (
         "The first two columns are in circulation without a device, length, batch or dtype. The paper's own are its "
         "tables 2, 10 and 11; for BERT, RoBERTa and DeBERTaV3 it did not run mixed lengths and took half of the fixed "
-        "speed. It gives no bytes. Ours: real tokens only, the encoder without its head; memory is a forward pass's peak.\n"
+        "speed. It gives no bytes. Ours: real tokens only, the encoder without its "
+        "head; memory is the peak of a forward pass.\n"
     )
     measured_on = "Measured on " + "; ".join(notes) + ".\n" if notes else ""
     return "\n".join(["## The four encoders\n", textwrap.fill(words, 120) + "\n", measured_on,
@@ -139,6 +148,6 @@ def _section(row: dict) -> str:
             links = ", ".join(f"[`{file}`](measurements/{file})" for file in files)
             lines.append(f"  Workload here: {finding['workload']}. Records: {len(finding['measurements'])} of {links}.")
     if not row["findings"]:
-        lines.append(f"- **{UNMEASURED}**: `{row['command']}`" if row["command"].startswith("python") else
-                     f"- **{UNMEASURED}**: {row['command']}.")  # fmt: skip
+        where = ", on a GPU" if row["gpu_only"] else ""
+        lines.append(f"- **{UNMEASURED}**. `{row['command']}` would measure it{where}.")
     return "\n".join(lines) + "\n"

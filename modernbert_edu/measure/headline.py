@@ -225,8 +225,13 @@ def keep_and_draw(records: Sequence[dict], scale: str, device: torch.device, fig
     for model in dict.fromkeys(record["model"] for record in records):
         written.append(folder / file_of(model, scale))
         write_jsonl(written[-1], [{**facts, **record} for record in records if record["model"] == model])
+    return [*written, *redraw(figures)]
+
+
+def redraw(figures: str | Path = "figures") -> list[Path]:
+    """The figure again, where both models' records are kept."""
     both = kept(figures)
-    return [*written, plots.save(plot_headline(both), Path(figures) / f"{NAME}.png")] if both else written
+    return [plots.save(plot_headline(both), Path(figures) / f"{NAME}.png")] if both else []
 
 
 def kept(figures: str | Path = "figures") -> list[dict]:

@@ -8,8 +8,11 @@ temporary ones included, so the numbers do not depend on how busy the machine is
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -25,6 +28,21 @@ LENGTH = 512
 ROWS = {"ours": "ours", "modernbert": THEIRS, "bert": "BERT", "roberta": "RoBERTa", "deberta": "DeBERTaV3"}
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Without the lines that torch's profiler writes to the error stream, from C++, at its beginning and its end."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def allocated_at_peak(call: Callable[[], object], device: torch.device) -> int:
     """Bytes of tensors that a call holds at its highest point, above what was there before.
 
@@ -34,7 +52,8 @@ def allocated_at_peak(call: Callable[[], object], device: torch.device) -> int:
         return peak_memory(call, device).added
     if device.type != "cpu":
         raise InputError(f"torch does not say what it allocates on {device}; choose --device cpu or cuda")
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as watched:
+    here = [torch.profiler.ProfilerActivity.CPU]
+    with silent(), torch.profiler.profile(activities=here, profile_memory=True) as watched:
         call()
     held = highest = 0
     for event in watched.profiler.kineto_results.events():

@@ -68,6 +68,7 @@ def glue_cost_in_words() -> str:
     return (
         f"by operations (3 x forward, {GLUE_LENGTH} tokens an example, {sum(GLUE_EXAMPLES.values()):,} training "
         f"examples, {UTILISATION:.0%} of {PEAK / 1e12:.0f} TFLOP/s assumed) one run of the eight tasks takes "
-        f"{base['once']:.1f} hours on an H100 or H200 (large: {large['once']:.1f}), the paper's sweep of {3 * SWEEP_SETTINGS} settings a "
-        f"task {base['sweep']:.0f} hours (large: {large['sweep']:.0f}), and the published weights are needed"
+        f"{base['once']:.1f} hours on an H100 or H200 (large: {large['once']:.1f}), the paper's sweep of "
+        f"{3 * SWEEP_SETTINGS} settings a task {base['sweep']:.0f} hours (large: {large['sweep']:.0f}), and the "
+        "published weights are needed"
     )

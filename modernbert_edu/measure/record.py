@@ -32,14 +32,21 @@ PARTS = {
     "bench": Part(("bench",), "bench-base.jsonl"),
     "headline-bert": Part(("headline", "--only", "BERT"), "headline-bert-{scale}.jsonl"),
     "headline-modernbert": Part(("headline", "--only", "ModernBERT"), "headline-modernbert-{scale}.jsonl"),
-    "retrieval-bert": Part(("search", "compare", "--only", "BERT"), "retrieval-bert-{scale}.jsonl"),
-    "retrieval-modernbert": Part(("search", "compare", "--only", "ModernBERT"), "retrieval-modernbert-{scale}.jsonl"),
+    **{
+        f"retrieval-{model.lower()}-{seed}": Part(
+            ("search", "compare", "--only", model, "--seed", str(seed)),
+            f"retrieval-{model.lower()}-{seed}-{{scale}}.jsonl",
+        )
+        for model in ("BERT", "ModernBERT")
+        for seed in (0, 1)
+    },
     "ladder": Part(("ablate", "--ladder", "--yes"), "ablation-ladder-{scale}.jsonl"),
     **{
         f"lesson-{lesson[:2]}": Part(("notebooks", "--only", lesson, "--in-place"), lesson + "-{scale}.jsonl")
         for lesson in LESSONS
     },
     "rates": Part(("tour", "--sweep"), "00_tour-rates.jsonl"),
+    "claims": Part(("claims", "--measure"), "claims-base.jsonl"),
 }
 
 

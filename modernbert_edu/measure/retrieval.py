@@ -98,13 +98,16 @@ def learn_tokenizer(data: LibraryData, vocab_size: int, characters: int, seed: i
     return train_bpe(first_characters([f"{p.query}\n{p.document}" for p in pairs], characters), vocab_size)
 
 
-def new_model(preset: str, tokenizer: Tokenizer, seed: int, like: str | None = None) -> MaskedLM:
-    """A model with random weights; with `like`, its MLPs as wide as it takes to match that preset's parameters."""
+def new_model(preset: str, tokenizer: Tokenizer, seed: int, like: str | None = None, **changes) -> MaskedLM:
+    """A model with random weights; with `like`, its MLPs as wide as it takes to match that preset's parameters.
+
+    `changes` are to the configuration: `unpad=True` lets BERT, too, compute no pads.
+    """
     config = EncoderConfig.preset(preset, vocab_size=tokenizer.vocab_size)
     if like is not None and like != preset:
         config = config.matched_to(EncoderConfig.preset(like, vocab_size=tokenizer.vocab_size), tolerance=0.01)
     seed_everything(seed)
-    return MaskedLM(config.replace(pad_token_id=tokenizer.pad_id))
+    return MaskedLM(config.replace(pad_token_id=tokenizer.pad_id, **changes))
 
 
 def pretrain_on(model: MaskedLM, data: LibraryData, tokenizer: Tokenizer, *, length: int, held_out: int, **options):

@@ -6,6 +6,7 @@ compared, both must come from the same run, in which they took turns.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,6 +126,7 @@ def reads_8192(device: Device) -> Finding | None:
         f"{long['value']:,.0f} tokens/s at 8,192, {ratio} times the {short['value']:,.0f} at 512; that it runs, not "
         "what it understands (lesson 09 asks that)"
     )
+    said += "" if in_one_run(long, short) else "; from two runs"
     verdict = HOLDS if ratio.value >= KEPT_SPEED else PARTLY
     return Finding(verdict, said, setting(long, [case(long), case(short)]), {"8,192 over 512": ratio}, (long, short))
 
@@ -268,7 +270,7 @@ def packing_fullness(device: Device) -> Finding | None:
     verdict = HOLDS if greedy["value"] > FULL else PARTLY if sorted_first["value"] > FULL else NOT
     said = f"best fit fills {greedy['value']:.2%} of the places, longest first {sorted_first['value']:.2%}"
     workload = f"{greedy['documents']:,} drawn lengths N(n/2, n/8), rows of {budget:,} tokens, {greedy['multiple']} n"
-    exact = {"best fit / 99 %": Ratio.exactly(greedy["value"] / FULL)}
+    exact = {"places filled": Ratio.exactly(greedy["value"])}
     return Finding(verdict, said, workload, exact, (greedy, sorted_first))
 
 
@@ -347,7 +349,7 @@ def vocabulary_multiple(device: Device) -> Finding | None:
                     for test in (lambda o: o % 64 == 0, lambda o: o % 8))  # fmt: skip
     if len(again) < 2 or not odd:
         return None
-    middle = [sorted(values)[len(values) // 2] for values in (odd, aligned)]
+    middle = [statistics.median(values) for values in (odd, aligned)]
     gain, noise = middle[0] / middle[1] - 1, max(again) / min(again) - 1
     verdict = HOLDS if gain >= max(VOCABULARY_GAIN, noise) else PARTLY if gain > noise else NOT
     said = (

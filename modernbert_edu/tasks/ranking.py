@@ -72,7 +72,7 @@ class Bm25:
 
     def save(self, folder: str | Path) -> None:
         """Write the index, but for the function `words`, to a folder as npy and json files."""
-        self._index.save(folder, show_progress=False)
+        self._index.save(folder)
 
     @classmethod
     def load(cls, folder: str | Path, words: Callable[[str], list[str]] = code_words) -> Bm25:
@@ -87,7 +87,8 @@ class Bm25:
 
     @property
     def vocabulary_size(self) -> int:
-        return len(self._index.vocab_dict)
+        known = self._index.vocab_dict
+        return len(known) - ("" in known)  # which the library adds
 
     def scores(self, query: str) -> Tensor:
         """(N,) scores in the texts' order; all 0 for a query none of whose words occurs in any text."""
