@@ -100,28 +100,25 @@ def lab_environment(checkout: Path) -> dict[str, str]:
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    # One thread is nearly as fast at this scale, and many times faster where the cores are busy with something else.
-    return (
-        {"OMP_NUM_THREADS": "1"}
-        | kept
-        | {
-            "MODERNBERT_EDU_SCALE": "quick",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": os.pathsep.join(paths),
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "JUPYTER_CONFIG_DIR": str(home / "config"),
-            "JUPYTER_DATA_DIR": str(home / "data"),
-            "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-            "IPYTHONDIR": str(home / "ipython"),
-        }
-    )
+    # One thread is many times faster than two where the cores are busy with something else.
+    kept.setdefault("OMP_NUM_THREADS", "1")
+    return kept | {
+        "MODERNBERT_EDU_SCALE": "quick",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join(paths),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+    }
 
 
 def wait_for_server(url: str, lab: subprocess.Popen, log_file: Path) -> None:
     deadline = time.monotonic() + A_PAGE / 1000
-    # straight to this machine, whatever proxy the environment names.
+    # Straight to this machine, whatever proxy the environment names.
     straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         with contextlib.suppress(urllib.error.URLError, OSError):
@@ -144,8 +141,16 @@ def end(lab: subprocess.Popen) -> None:
         for process in psutil.wait_procs(family, timeout=15)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=15)
+        left = [process for process in psutil.wait_procs(family, timeout=15)[1] if alive(process)]
+        assert not left, f"still running after make lab: {left}"
     lab.wait(timeout=60)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended and that nobody has asked for its status does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 # -------------------------------------------------------------------------------------------- the browser
@@ -228,7 +233,7 @@ class Lesson:
     # ---- what a student does
 
     def run_all(self) -> None:
-        """Run > Run All Cells; returns when the last code cell has its number, or one an error, and the kernel idles."""
+        """Run > Run All Cells; returns when the last code cell has its number, or one an error, and it is idle."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self._wait(

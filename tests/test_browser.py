@@ -1,4 +1,4 @@
-"""A lesson in the JupyterLab that `make lab` starts, as a student sees it in a browser (skipped where there is none)."""
+"""A lesson in the JupyterLab that `make lab` starts, as a student sees it in a browser (skipped without one)."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(browser, lesson, tmp_path_factory):
-    """`make lab` in a folder with a copy of the lesson, less its outputs: what is seen is new. Gives (address, token)."""
+    """`make lab` in a folder with a copy of the lesson, less its outputs: what is seen is new. (address, token)"""
     checkout = tmp_path_factory.mktemp("checkout")
     (checkout / "notebooks").mkdir()
     shutil.copytree(ROOT / "figures" / "measurements", checkout / "figures" / "measurements")

@@ -695,6 +695,8 @@ def plot_scores(records: Sequence[dict]):
 
 def plot_cost(records: Sequence[dict]):
     """Memory of a training step by batch size, its time, and the time of a search by the number of texts."""
+    from matplotlib.ticker import EngFormatter, NullLocator
+
     chosen = [r for r in records if r["what"] in ("step_memory", "step_seconds", "search_seconds")]
     figure, axes = _figure(13.5, 4.4, 1, 3, chosen)
     looks = {AT_ONCE: plots.STYLES["BERT"], CACHED: plots.STYLES["ModernBERT"]}
@@ -717,6 +719,10 @@ def plot_cost(records: Sequence[dict]):
         axes[2].plot([r["texts"] for r in mine], [1000 * r["value"] for r in mine], label=name, markersize=7,
                      linewidth=1.8, markeredgecolor="white", **look)  # fmt: skip
     axes[2].set(xlabel="texts in the corpus", ylabel="time of a search (ms)", xscale="log", yscale="log")
+    axes[2].set_xticks(sorted({r["texts"] for r in chosen if "texts" in r}))
+    axes[2].xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes[2].xaxis.set_minor_locator(NullLocator())
+    plots.ticks_within_decades(axes[2])
     axes[2].set_title("Ten best of N texts, one question", fontsize=10)
     axes[2].legend(fontsize=9)
     return figure
