@@ -170,13 +170,22 @@ def test_runs_of_one_seed_see_the_same_pairs_and_pretrained_weights_stay(data, p
 
 
 def test_bm25_is_judged_on_all_tasks(data):
-    records = lesson.judge_words(data[0], SIZES)
+    records = lesson.judge_words(*data, SIZES)
     for name, task in data[0].tasks.items():
-        mine = {r["what"]: r for r in records if r["task"] == name}
+        mine = {r["what"]: r for r in records if r["task"] == name and r["way"] != lesson.CUT}
         best = Bm25(task.documents).top_k(task.queries, 1)[1][:, 0].tolist()
         hits = [place == number for number, place in enumerate(best)]
         assert mine["accuracy@1"]["value"] == pytest.approx(sum(hits) / len(hits))
         assert [rank == 1 for rank in mine["mrr@10"]["ranks"]] == hits
+    assert {r["task"] for r in records if r["way"] == lesson.CUT} == {"code", "prose"}
+
+
+def test_a_beginning_is_what_the_first_tokens_cover(data):
+    text = max(data[0].tasks["code"].documents, key=len)
+    ids = data[1].encode(text, add_special_tokens=False)
+    cut = lesson.beginning(text, data[1], 10)
+    assert len(ids) > 10 and text.startswith(cut) and data[1].encode(cut, add_special_tokens=False) == ids[:10]
+    assert lesson.beginning(text, data[1], len(ids)) == text
 
 
 def test_modules_are_read_whole_only_where_the_model_takes_them(data, trained):
@@ -286,7 +295,7 @@ def test_a_rank_beyond_ten_is_worth_nothing():
 
 def test_every_figure_is_drawn_from_records(data, pretrained, trained, late):
     found, tokenizer = data
-    records = pretrained[1] + trained[0] + late[0] + lesson.judge_words(found, SIZES)
+    records = pretrained[1] + trained[0] + late[0] + lesson.judge_words(found, tokenizer, SIZES)
     records += lesson.judge_prose(trained[1], found, SIZES) + lesson.judge_modules(trained[1], found, SIZES)
     model = trained[1]["ModernBERT", lesson.MLM, 0]
     for state in ("random", "MLM"):

@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from modernbert_edu import InputError
-from modernbert_edu.measure.retrieval import RetrievalTask, library_data
+from modernbert_edu.measure.retrieval import RetrievalTask, library_data, unseen
 from modernbert_edu.tasks.library import (
     Pair,
     first_paragraph,
@@ -160,3 +160,13 @@ def test_nothing_that_is_asked_was_trained_on():
         assert trained.isdisjoint(task.documents) and trained.isdisjoint(task.queries)
         assert all(answers == {i} for i, answers in enumerate(task.relevant))
     assert "language reference" not in data.train_packages
+
+
+def test_what_packages_copy_from_each_other_is_not_asked():
+    trained = [Pair("Open the file named here.", "It is closed at the end.", "one", "s")]
+    asked = [
+        Pair("Open the file named here.", "Another text about it.", "two", "s"),
+        Pair("Another question about a file.", "It is closed at the end.", "two", "s"),
+        Pair("Close the file named here.", "It is open before that.", "two", "s"),
+    ]
+    assert unseen(asked, trained) == asked[2:]

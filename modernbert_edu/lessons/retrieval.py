@@ -144,7 +144,7 @@ def reading(model: Retriever, tokens: int) -> Iterator[Retriever]:
 
 # ---- the angles between vectors --------------------------------------------------------------------------------------
 
-BINS = 40  # of a histogram from the smallest cosine to the largest
+BINS = 24  # of a histogram from the smallest cosine to the largest
 
 
 @torch.no_grad()
@@ -258,13 +258,23 @@ def as_records(ranking: Tensor, task: RetrievalTask, **facts) -> list[dict]:
     return records
 
 
-def judge_words(data: LibraryData, sizes: RetrievalScale) -> list[dict]:
-    """BM25 on all tasks; it reads modules whole."""
+def judge_words(data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale) -> list[dict]:
+    """BM25 on all tasks: it reads all of each text, and code and prose also only as far as the models read them."""
     records = []
     for name, task in data.tasks.items():
         way = WHOLE if name == "modules" else "-"
         records += as_records(shared.rank_by_words(task), task, model=BM25, way=way, seed=sizes.seed)
+        if name != "modules":
+            read = [beginning(text, tokenizer, sizes.document_length - 2) for text in task.documents]
+            ranking = shared.rank_by_words(replace(task, documents=read))
+            records += as_records(ranking, task, model=BM25, way=CUT, seed=sizes.seed)
     return records
+
+
+def beginning(text: str, tokenizer: Tokenizer, tokens: int) -> str:
+    """As much of a text as its first tokens cover."""
+    encoding = tokenizer.backend.encode(text, add_special_tokens=False)
+    return text if len(encoding) <= tokens else text[: encoding.offsets[tokens][0]]
 
 
 def judge_prose(trained: Trained, data: LibraryData, sizes: RetrievalScale) -> list[dict]:
@@ -537,10 +547,13 @@ COMPARISONS: dict[str, list[tuple[str, Row, Row]]] = {
         ("late interaction against one vector", (LATE, MLM, "-"), ("ModernBERT", MLM, "-")),
         ("late interaction against BM25", (LATE, MLM, "-"), (BM25, "-", "-")),
         ("ModernBERT and BM25 fused against BM25", (HYBRID, MLM, "-"), (BM25, "-", "-")),
+        ("ModernBERT and BM25 fused against ModernBERT", (HYBRID, MLM, "-"), ("ModernBERT", MLM, "-")),
+        ("ModernBERT against BM25 on as many tokens", ("ModernBERT", MLM, "-"), (BM25, "-", CUT)),
     ],
     "prose": [
         ("ModernBERT against BERT", ("ModernBERT", MLM, "-"), ("BERT", MLM, "-")),
         ("ModernBERT against BM25", ("ModernBERT", MLM, "-"), (BM25, "-", "-")),
+        ("ModernBERT against BM25 on as many tokens", ("ModernBERT", MLM, "-"), (BM25, "-", CUT)),
         ("BERT against BM25", ("BERT", MLM, "-"), (BM25, "-", "-")),
         ("ModernBERT, MLM start against random start", ("ModernBERT", MLM, "-"), ("ModernBERT", RANDOM, "-")),
     ],
@@ -627,10 +640,10 @@ def plot_cosines(records: Sequence[dict]):
             ax.set_axis_off()
             continue
         low, high = mine["own"]["low"], mine["own"]["high"]
-        centers = [low + (i + 0.5) * (high - low) / BINS for i in range(BINS)]
+        edges = [low + i * (high - low) / BINS for i in range(BINS + 1)]
         shares = {name: [count / r["n"] for count in r["histogram"]] for name, r in mine.items()}
-        ax.fill_between(centers, shares["other"], step="mid", color="#bbbbbb", label="with other texts")
-        ax.step(centers, shares["own"], where="mid", color="#00417a", linewidth=1.8, label="with its own text")
+        ax.stairs(shares["other"], edges, fill=True, color="#bbbbbb", label="with other texts")
+        ax.stairs(shares["own"], edges, color="#00417a", linewidth=1.8, label="with its own text")
         ax.set_title(f"{model}, {state}", fontsize=10)
         ax.set_ylabel("share of pairs")
         ax.set_ylim(bottom=0)

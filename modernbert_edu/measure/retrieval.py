@@ -77,11 +77,16 @@ def library_data(
     held_packages = {pair.package for pair in held}
     held_files = [(package, path) for package, path in files if package in held_packages]
     long = modules(held_files, modules_per_package, module_characters, seed)
-    tasks = {
-        name: RetrievalTask.of_pairs(name, sample(pairs, queries, seed))
-        for name, pairs in (("code", held), ("prose", held_prose), ("modules", long))
-    }
-    return LibraryData([*train, *prose], tasks)
+    train = [*train, *prose]
+    held = {name: unseen(pairs, train) for name, pairs in (("code", held), ("prose", held_prose), ("modules", long))}
+    tasks = {name: RetrievalTask.of_pairs(name, sample(pairs, queries, seed)) for name, pairs in held.items()}
+    return LibraryData(train, tasks)
+
+
+def unseen(pairs: Sequence[Pair], train: Sequence[Pair]) -> list[Pair]:
+    """The pairs of which neither side stands in training: packages copy sentences from each other, too."""
+    known = {text for pair in train for text in (pair.query, pair.document)}
+    return [pair for pair in pairs if pair.query not in known and pair.document not in known]
 
 
 def sample(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:

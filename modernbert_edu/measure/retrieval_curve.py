@@ -70,8 +70,9 @@ def run_curve(
 
 def _run(name: str, seed: int, data: LibraryData, sizes: SearchScale, device, path: Path, done) -> list[dict]:
     tokenizer = learn_tokenizer(data, sizes.vocab_size, sizes.tokenizer_characters, sizes.seed)
-    settings = contrastive_settings(sizes, sizes.steps, seed)
-    preset = sizes.bert_preset if name == "BERT" else sizes.modernbert_preset
+    bert = name == "BERT"
+    preset, rate = (sizes.bert_preset, sizes.bert_rate) if bert else (sizes.modernbert_preset, sizes.modernbert_rate)
+    settings = contrastive_settings(sizes, rate, sizes.steps, seed)
     lm = new_model(preset, tokenizer, seed, like=sizes.bert_preset, unpad=True)
     config: EncoderConfig = lm.config
     facts = dict(config=config.to_dict(), settings=vars(settings), tokenizer=tokenizer.fingerprint, dtype=sizes.dtype,
@@ -86,7 +87,7 @@ def _run(name: str, seed: int, data: LibraryData, sizes: SearchScale, device, pa
         model, data.train, settings, device=device, dtype=getattr(torch, sizes.dtype), label=name,
         evaluate=judging(data, tuple(TASKS)), eval_every=max(1, sizes.steps // sizes.evaluations),
     )  # fmt: skip
-    more = dict(run=key, parameters=config.num_parameters(), train_pairs=len(data.train))
+    more = dict(run=key, learning_rate=rate, parameters=config.num_parameters(), train_pairs=len(data.train))
     records = []
     for record in run.history:
         if record["what"] != "train_loss":

@@ -75,7 +75,7 @@ def train_default(sizes: SearchScale, device: torch.device) -> Embedder:
     lm = MaskedLM(config.replace(pad_token_id=tokenizer.pad_id))
     model = Embedder.from_pretrained(lm, tokenizer, max_length=min(LONGEST, config.max_position_embeddings))
     run = train_retriever(
-        model, pairs, contrastive_settings(sizes, sizes.default_steps, sizes.seed), device=device,
+        model, pairs, contrastive_settings(sizes, sizes.modernbert_rate, sizes.default_steps, sizes.seed), device=device,
         dtype=getattr(torch, sizes.dtype), label="search model",
     )  # fmt: skip
     losses = [record["value"] for record in run.history if record["what"] == "train_loss"]
@@ -83,8 +83,8 @@ def train_default(sizes: SearchScale, device: torch.device) -> Embedder:
     return model
 
 
-def contrastive_settings(sizes: SearchScale, steps: int, seed: int) -> ContrastiveSettings:
+def contrastive_settings(sizes: SearchScale, rate: float, steps: int, seed: int) -> ContrastiveSettings:
     return ContrastiveSettings(
-        rate=sizes.learning_rate, steps=steps, batch_size=sizes.batch_size, temperature=sizes.temperature,
+        rate=rate, steps=steps, batch_size=sizes.batch_size, temperature=sizes.temperature,
         query_length=sizes.query_length, document_length=sizes.document_length, seed=seed,
     )  # fmt: skip

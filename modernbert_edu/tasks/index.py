@@ -45,7 +45,7 @@ MANIFEST, GENERATION, LOCK = "manifest.json", ".generation-", ".lock"
 PASSAGES, VECTORS, GRAPH, WORDS = "passages.jsonl", "vectors.safetensors", "vectors.usearch", "words"
 
 MAX_TOKENS, OVERLAP = 256, 0  # a passage's tokens, [CLS], [SEP] and prompt included; lines that neighbours share
-# Passages. Comparing with each takes 40 ms for 200,000 of them, a graph 1 ms, and building that one takes minutes.
+# Passages. Comparing with each of 200,000 takes 40 ms, a graph of them 1 ms, and building the graph takes minutes.
 APPROXIMATE_FROM = 500_000
 EMBEDDED_AT_ONCE = 1024  # passages between two steps of the progress bar
 # HNSW (Malkov and Yashunin 2018): neighbours of a vector, and candidates looked at when adding and when searching.

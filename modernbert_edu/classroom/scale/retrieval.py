@@ -39,7 +39,7 @@ class RetrievalScale(AblationScale):
 
     late_dimension: int = 32  # numbers a token
 
-    chunk_length: int = 512
+    chunk_length: int = 128  # tokens, as in pretraining: BERT knows no later positions
     long_length: int = 2048  # tokens of a module that any way of reading sees; the published models take 8,192
 
     cache_chunk: int = 8
@@ -82,7 +82,6 @@ SIZES = {
         query_length=24,
         document_length=48,
         evaluations=1,
-        chunk_length=128,
         long_length=640,
         cache_chunk=4,
         cache_batches=(4, 8),
@@ -98,6 +97,8 @@ SIZES = {
     ),
     "laptop": RetrievalScale(),
     "gpu": RetrievalScale(
+        sequence_length=512,
+        chunk_length=512,
         bert_preset="bert-small",
         modernbert_preset="modernbert-small",
         dtype="bfloat16",
