@@ -58,7 +58,7 @@ def chromium() -> tuple[str | None, str]:
 
 @contextlib.contextmanager
 def make_lab(checkout: Path):
-    """`make lab` in `checkout`, a folder with notebooks/. Gives (address, token); at the end nothing of it is left.
+    """`make lab` in `checkout`, a folder with notebooks/. Gives (address, token, notebooks/); ends with all it started.
 
     The Makefile is this repository's; its Python is the one that runs the tests, so nothing is installed.
     """
@@ -85,7 +85,7 @@ def make_lab(checkout: Path):
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for_server(f"{address}/api/status?token={token}", lab, log_file)
-        yield address, token
+        yield address, token, checkout / "notebooks"
     finally:
         end(lab)
 
@@ -177,15 +177,17 @@ def headless(program: str, home: Path):
 
 
 @contextlib.contextmanager
-def opened(browser, lab: tuple[str, str], name: str, cells: int):
+def opened(browser, lab: tuple[str, str, Path], name: str, cells: int):
     """The notebook `name`, of so many cells, open in a new tab with its kernel idle, as a `Lesson`."""
-    (address, token), page = lab, browser.new_page(viewport={"width": 1400, "height": 1000})
+    (address, token, folder), page = lab, browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(A_CLICK)
     try:
-        page.goto(f"{address}/lab/tree/{name}?token={token}", timeout=A_PAGE)
-        lesson = Lesson(page)
+        # A workspace of its own: the default one would open beside it what was open last.
+        page.goto(f"{address}/lab/workspaces/{Path(name).stem}/tree/{name}?token={token}", timeout=A_PAGE)
+        lesson = Lesson(page, folder / name)
         lesson.cells.nth(cells - 1).wait_for(state="attached", timeout=A_PAGE)  # they come one after another
         lesson.wait_until_idle()
+        assert lesson.cells.count() == cells
         yield lesson
     finally:
         page.close()
@@ -194,8 +196,8 @@ def opened(browser, lab: tuple[str, str], name: str, cells: int):
 class Lesson:
     """What a student sees of an open notebook, and what a student can do with it. Cells are counted from 0."""
 
-    def __init__(self, page):
-        self.page = page
+    def __init__(self, page, file: Path):
+        self.page, self.file = page, file
         self.cells = page.locator(".jp-Notebook .jp-Cell")
 
     # ---- what is on the screen
@@ -204,11 +206,6 @@ class Lesson:
         """Of each code cell: "" before it has run, "*" while it runs or waits, then its number."""
         prompts = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea-prompt").all_text_contents()
         return [prompt.strip().strip("[]: ") for prompt in prompts]
-
-    def errors(self) -> list[str]:
-        """The error shown by each cell that has one."""
-        errors = self.page.locator(".jp-Notebook [data-mime-type='application/vnd.jupyter.error']").all_text_contents()
-        return [error.strip() for error in errors]
 
     def text(self, cell: int) -> str:
         """What the cell has printed."""
@@ -226,6 +223,22 @@ class Lesson:
         """The address (its bytes) of the picture under the cell's sliders."""
         return self.cells.nth(cell).locator(".widget-output img").get_attribute("src")
 
+    def errors(self) -> list[str]:
+        """The error of each cell that has one ("ZeroDivisionError: ..."), from the notebook as Ctrl-S saves it.
+
+        (On the screen an error differs from a warning in nothing but its words.)
+        """
+        self.page.keyboard.press("ControlOrMeta+s")
+        deadline = time.monotonic() + A_CLICK / 1000
+        while True:
+            with contextlib.suppress(json.JSONDecodeError):  # it is being written
+                cells = [c for c in json.loads(self.file.read_text())["cells"] if c["cell_type"] == "code"]
+                if [str(cell["execution_count"] or "") for cell in cells] == self.prompts():
+                    outputs = [output for cell in cells for output in cell["outputs"]]
+                    return [f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"]
+            assert time.monotonic() < deadline, "the saved notebook is not the one on the screen"
+            self.page.wait_for_timeout(200)
+
     def wait_until_idle(self) -> None:
         """The status bar says so. (The circle beside the kernel's name is empty also before there is a kernel.)"""
         self.page.locator("#jp-main-statusbar").get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=A_PAGE)
@@ -233,15 +246,14 @@ class Lesson:
     # ---- what a student does
 
     def run_all(self) -> None:
-        """Run > Run All Cells; returns when the last code cell has its number, or one an error, and it is idle."""
+        """Run > Run All Cells, in a notebook that has not run; returns when no cell runs or waits any more."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self._wait(
             """() => {
                 const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
-                const prompt = cell => cell.querySelector('.jp-InputArea-prompt').textContent;
-                const failed = document.querySelector('.jp-Notebook [data-mime-type="application/vnd.jupyter.error"]');
-                return (failed || /\\[\\d+\\]/.test(prompt(cells.at(-1)))) && !cells.some(c => prompt(c).includes('*'));
+                const prompts = cells.map(cell => cell.querySelector('.jp-InputArea-prompt').textContent);
+                return /\\[\\d+\\]/.test(prompts[0]) && !prompts.some(prompt => prompt.includes('*'));
             }"""
         )
         self.wait_until_idle()

@@ -294,20 +294,20 @@ def measure_facts(
     """Facts: four ways to read the same texts, in the same order: records by run, and by the place of the fact.
 
     Both models read the beginning, as many tokens as `short_length`; ModernBERT reads it all, in windows of that length
-    or at once, and at once with both poolings. The field "reader" names the way.
+    or at once. The field "reader" names the way.
     """
     short, long = sizes.short_length, sizes.long_length
     runs = [
-        (f"BERT, first {short:,}", "BERT", MAIN, short, "cut"),
-        (f"ModernBERT, first {short:,}", "ModernBERT", MAIN, short, "cut"),
-        (f"ModernBERT, windows of {short:,}", "ModernBERT", MAIN, short, "windows"),
-        *((f"ModernBERT, all {long:,}", "ModernBERT", pooling, long, "cut") for pooling in POOLINGS),
+        (f"BERT, first {short:,}", "BERT", short, "cut"),
+        (f"ModernBERT, first {short:,}", "ModernBERT", short, "cut"),
+        (f"ModernBERT, windows of {short:,}", "ModernBERT", short, "windows"),
+        (f"ModernBERT, all {long:,}", "ModernBERT", long, "cut"),
     ]
     records = []
-    for reader, name, pooling, length, way in runs:
+    for reader, name, length, way in runs:
         for seed in sizes.fact_seeds:
             settings = _settings(sizes, "fact", rate=sizes.fact_rate, epochs=1, batch_size=sizes.fact_batch,
-                                 max_length=length, pooling=pooling, long=way, seed=seed)  # fmt: skip
+                                 max_length=length, long=way, seed=seed)  # fmt: skip
             record, _ = run_one(name, PRETRAINED, models[name], tokenizer, task, settings, sizes, device)
             records.append(dict(record, reader=reader))
     return records + by_place(records, task.places, sizes)
@@ -490,14 +490,13 @@ def fact_rows(records: Sequence[dict], places: Sequence[int], short: int) -> lis
 
 
 def fact_verdicts(records: Sequence[dict]) -> list[str]:
-    """All tokens against the first ones for each pooling, against windows, and mean against [CLS] with all tokens."""
+    """All tokens against the first ones and against windows, and windows against the first ones."""
     runs = fact_runs(records)
     names = list(dict.fromkeys(reader for reader, _ in runs))
     first, windows, whole = (next(name for name in names if f"ModernBERT, {word}" in name)
                              for word in ("first", "windows", "all"))  # fmt: skip
-    pairs = [((whole, pooling), (first, pooling)) for pooling in POOLINGS]
-    pairs += [((whole, "cls"), (windows, "cls")), ((whole, "mean"), (whole, "cls"))]
-    return [f"{', '.join(a)} against {', '.join(b)}: {verdict(runs[a], runs[b])}" for a, b in pairs]
+    pairs = [(whole, first), (whole, windows), (windows, first)]
+    return [f"{a} against {b}: {verdict(runs[a, MAIN], runs[b, MAIN])}" for a, b in pairs]
 
 
 def cost_rows(records: Sequence[dict]) -> list[tuple]:
@@ -574,29 +573,27 @@ FACT_LOOKS = {
 
 
 def plot_places(records: Sequence[dict]):
-    """Facts: the share that is right by the place of the fact, for every run, [CLS] on the left and mean on the right.
+    """Facts: the share that is right by the place of the fact, for every way to read.
 
-    The runs are moved apart sideways a little, as many have the same value.
+    The lines are moved apart sideways a little, as many have the same value.
     """
     found = [r for r in records if r["what"] == "fact_accuracy"]
     long, short = found[0]["length"], found[0]["short"]
-    figure, axes = _figure(12, 4.8, 2, found, sharey=True)
-    for ax, pooling in zip(axes, POOLINGS, strict=True):
-        readers = list(dict.fromkeys(r["reader"] for r in found if r["pooling"] == pooling))
-        for turn, reader in enumerate(readers):
-            mine = [r for r in found if (r["reader"], r["pooling"]) == (reader, pooling)]
-            look = next(look for words, look in FACT_LOOKS.items() if reader.startswith(words))
-            shift = (turn - (len(readers) - 1) / 2) * long / 120
-            ax.plot([r["place"] + shift for r in mine], [100 * r["value"] for r in mine], linewidth=1.8, markersize=6,
-                    markeredgecolor="white", label=f"{reader} tokens", **look)  # fmt: skip
-        ax.axvline(short, color=plots.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
-        ax.annotate(f"{short:,} tokens end here", (short, 108), fontsize=8, color=plots.FAINT, va="center",
-                    annotation_clip=False)  # fmt: skip
-        _level(ax, 100 / len(NAMES), "guessing", (0, (1, 2)), named=ax is axes[-1])
-        ax.set(xlabel="tokens before the fact (middle of the bin)", xlim=(0, long), ylim=(-3, 104))
-        ax.set_title("pooled at [CLS]" if pooling == "cls" else "pooled by the mean", pad=18)
-    axes[0].set_ylabel("right on test texts (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    figure, (ax,) = _figure(8.6, 4.8, 1, found)
+    readers = list(dict.fromkeys(r["reader"] for r in found))
+    for turn, reader in enumerate(readers):
+        mine = [r for r in found if r["reader"] == reader]
+        look = next(look for words, look in FACT_LOOKS.items() if reader.startswith(words))
+        shift = (turn - (len(readers) - 1) / 2) * long / 120
+        ax.plot([r["place"] + shift for r in mine], [100 * r["value"] for r in mine], linewidth=1.8, markersize=6,
+                markeredgecolor="white", label=f"{reader} tokens", **look)  # fmt: skip
+    ax.axvline(short, color=plots.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+    ax.annotate(f"{short:,} tokens end here", (short, 108), fontsize=8, color=plots.FAINT, va="center",
+                annotation_clip=False)  # fmt: skip
+    _level(ax, 100 / len(NAMES), "guessing", (0, (1, 2)), named=True)
+    ax.set(xlabel="tokens before the fact (middle of the bin)", xlim=(0, long), ylim=(-3, 104))
+    ax.set_ylabel("right on test texts (%)")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 

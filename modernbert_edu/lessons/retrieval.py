@@ -54,6 +54,7 @@ from ..tasks.rerank import Reranker, RerankSettings, mine_negatives, train_reran
 
 MODELS = ("BERT", "ModernBERT")
 MLM, RANDOM = "MLM", "random"
+START = RANDOM  # of the rows that are compared: after so short an MLM pretraining vectors are worse, not better
 BM25, LATE, HYBRID, RERANKED = "BM25", "late interaction", "ModernBERT + BM25", "reranked"
 CUT, CHUNKS, WHOLE = "beginning", "best chunk", "whole"
 AT_ONCE, CACHED = "all at once", "cached"
@@ -229,14 +230,15 @@ def train_all(
 
 
 def train_late(
-    pretrained: MaskedLM, data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
+    data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
 ) -> tuple[list[dict], TokenEmbedder]:
-    """One vector a token, from the same pretrained weights, with the first seed's pairs in the same order."""
+    """One vector a token, from the first seed's weights, with its pairs in the same order."""
     seed = sizes.seeds[0]
     torch.manual_seed(seed)
-    model = TokenEmbedder.from_pretrained(pretrained, tokenizer, dimension=sizes.late_dimension)
+    lm = untrained("ModernBERT", tokenizer, sizes, seed)
+    model = TokenEmbedder.from_pretrained(lm, tokenizer, dimension=sizes.late_dimension)
     settings = settings_for("ModernBERT", seed, sizes)
-    return train_one(model, LATE, MLM, settings, data, sizes, device), model
+    return train_one(model, LATE, START, settings, data, sizes, device), model
 
 
 # ---- what they find --------------------------------------------------------------------------------------------------
@@ -290,7 +292,7 @@ def judge_modules(trained: Trained, data: LibraryData, sizes: RetrievalScale) ->
     """Whole modules three ways: their beginning, the best of their chunks, all at once where the model takes it."""
     task, records, dtype = data.tasks["modules"], [], _dtype(sizes)
     for (name, start, seed), model in trained.items():
-        if start != MLM:
+        if start != START:
             continue
         facts = dict(model=name, start=start, seed=seed)
         with reading(model, sizes.chunk_length):
@@ -308,7 +310,7 @@ def judge_hybrid(trained: Trained, data: LibraryData, sizes: RetrievalScale) -> 
     task, records = data.tasks["code"], []
     words = shared.rank_by_words(task)
     for (name, start, seed), model in trained.items():
-        if (name, start) != ("ModernBERT", MLM):
+        if (name, start) != ("ModernBERT", START):
             continue
         with reading(model, sizes.document_length):
             vectors = rank(model, task, dtype=_dtype(sizes))
@@ -434,9 +436,9 @@ def build_index(model: Embedder, folder: str | Path, sizes: RetrievalScale) -> I
 
 
 def fit_reranker(
-    pretrained: MaskedLM, first: Embedder, data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
+    first: Embedder, data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
 ) -> tuple[Reranker, list[dict]]:
-    """A cross-encoder trained on training pairs, with the first stage's best wrong texts as negatives."""
+    """A cross-encoder that begins with the first stage's encoder, whose best wrong texts are its negatives."""
     pairs = shared.sample(data.train, sizes.rerank_steps * sizes.rerank_batch, sizes.seed)
     task = RetrievalTask.of_pairs("mining", pairs)
     with reading(first, sizes.document_length):
@@ -444,7 +446,7 @@ def fit_reranker(
     settings = RerankSettings(rate=sizes.rerank_rate, steps=sizes.rerank_steps, batch_size=sizes.rerank_batch,
                               max_length=sizes.query_length + sizes.document_length, seed=sizes.seed)  # fmt: skip
     negatives = mine_negatives(pairs, ranking, settings.negatives, seed=sizes.seed)
-    run = train_reranker(pretrained, tokenizer, pairs, settings, negatives=negatives, device=device,
+    run = train_reranker(first.encoder, tokenizer, pairs, settings, negatives=negatives, device=device,
                          dtype=_dtype(sizes), label=RERANKED)  # fmt: skip
     losses = [r["value"] for r in run.history if r["what"] == "train_loss"]
     record = dict(what="rerank_loss", value=losses[-1], unit="nats", first=losses[0], model=RERANKED, task="code",
@@ -459,7 +461,7 @@ def judge_reranked(reranker: Reranker, first: Embedder, data: LibraryData, sizes
         ranking = rank(first, task, dtype=_dtype(sizes))
     best = ranking[:, : sizes.candidates]
     again = torch.cat([reranker.rerank_indices(task.queries, task.documents, best)[1], ranking[:, best.shape[1] :]], 1)
-    facts = dict(seed=sizes.seeds[0], start=MLM)
+    facts = dict(seed=sizes.seeds[0], start=START)
     return [*as_records(ranking, task, model="ModernBERT", **facts),
             *as_records(again, task, model=RERANKED, **facts)]  # fmt: skip
 
@@ -539,33 +541,33 @@ def verdict(low: float, high: float) -> str:
 
 COMPARISONS: dict[str, list[tuple[str, Row, Row]]] = {
     "code": [
-        ("ModernBERT against BERT", ("ModernBERT", MLM, "-"), ("BERT", MLM, "-")),
-        ("ModernBERT against BM25", ("ModernBERT", MLM, "-"), (BM25, "-", "-")),
-        ("BERT against BM25", ("BERT", MLM, "-"), (BM25, "-", "-")),
+        ("ModernBERT against BERT", ("ModernBERT", START, "-"), ("BERT", START, "-")),
+        ("ModernBERT against BM25", ("ModernBERT", START, "-"), (BM25, "-", "-")),
+        ("BERT against BM25", ("BERT", START, "-"), (BM25, "-", "-")),
         ("ModernBERT, MLM start against random start", ("ModernBERT", MLM, "-"), ("ModernBERT", RANDOM, "-")),
         ("BERT, MLM start against random start", ("BERT", MLM, "-"), ("BERT", RANDOM, "-")),
-        ("late interaction against one vector", (LATE, MLM, "-"), ("ModernBERT", MLM, "-")),
-        ("late interaction against BM25", (LATE, MLM, "-"), (BM25, "-", "-")),
-        ("ModernBERT and BM25 fused against BM25", (HYBRID, MLM, "-"), (BM25, "-", "-")),
-        ("ModernBERT and BM25 fused against ModernBERT", (HYBRID, MLM, "-"), ("ModernBERT", MLM, "-")),
-        ("ModernBERT against BM25 on as many tokens", ("ModernBERT", MLM, "-"), (BM25, "-", CUT)),
+        ("late interaction against one vector", (LATE, START, "-"), ("ModernBERT", START, "-")),
+        ("late interaction against BM25", (LATE, START, "-"), (BM25, "-", "-")),
+        ("ModernBERT and BM25 fused against BM25", (HYBRID, START, "-"), (BM25, "-", "-")),
+        ("ModernBERT and BM25 fused against ModernBERT", (HYBRID, START, "-"), ("ModernBERT", START, "-")),
+        ("ModernBERT against BM25 on as many tokens", ("ModernBERT", START, "-"), (BM25, "-", CUT)),
     ],
     "prose": [
-        ("ModernBERT against BERT", ("ModernBERT", MLM, "-"), ("BERT", MLM, "-")),
-        ("ModernBERT against BM25", ("ModernBERT", MLM, "-"), (BM25, "-", "-")),
-        ("ModernBERT against BM25 on as many tokens", ("ModernBERT", MLM, "-"), (BM25, "-", CUT)),
-        ("BERT against BM25", ("BERT", MLM, "-"), (BM25, "-", "-")),
+        ("ModernBERT against BERT", ("ModernBERT", START, "-"), ("BERT", START, "-")),
+        ("ModernBERT against BM25", ("ModernBERT", START, "-"), (BM25, "-", "-")),
+        ("ModernBERT against BM25 on as many tokens", ("ModernBERT", START, "-"), (BM25, "-", CUT)),
+        ("BERT against BM25", ("BERT", START, "-"), (BM25, "-", "-")),
         ("ModernBERT, MLM start against random start", ("ModernBERT", MLM, "-"), ("ModernBERT", RANDOM, "-")),
     ],
     "modules": [
-        ("ModernBERT: whole against beginning", ("ModernBERT", MLM, WHOLE), ("ModernBERT", MLM, CUT)),
-        ("ModernBERT: whole against best chunk", ("ModernBERT", MLM, WHOLE), ("ModernBERT", MLM, CHUNKS)),
-        ("BERT: best chunk against beginning", ("BERT", MLM, CHUNKS), ("BERT", MLM, CUT)),
-        ("ModernBERT whole against BERT, best chunk", ("ModernBERT", MLM, WHOLE), ("BERT", MLM, CHUNKS)),
-        ("ModernBERT whole against BERT, beginning", ("ModernBERT", MLM, WHOLE), ("BERT", MLM, CUT)),
-        ("ModernBERT whole against BM25", ("ModernBERT", MLM, WHOLE), (BM25, "-", WHOLE)),
+        ("ModernBERT: whole against beginning", ("ModernBERT", START, WHOLE), ("ModernBERT", START, CUT)),
+        ("ModernBERT: whole against best chunk", ("ModernBERT", START, WHOLE), ("ModernBERT", START, CHUNKS)),
+        ("BERT: best chunk against beginning", ("BERT", START, CHUNKS), ("BERT", START, CUT)),
+        ("ModernBERT whole against BERT, best chunk", ("ModernBERT", START, WHOLE), ("BERT", START, CHUNKS)),
+        ("ModernBERT whole against BERT, beginning", ("ModernBERT", START, WHOLE), ("BERT", START, CUT)),
+        ("ModernBERT whole against BM25", ("ModernBERT", START, WHOLE), (BM25, "-", WHOLE)),
     ],
-    "rerank": [("reranked against the first stage alone", (RERANKED, MLM, "-"), ("ModernBERT", MLM, "-"))],
+    "rerank": [("reranked against the first stage alone", (RERANKED, START, "-"), ("ModernBERT", START, "-"))],
 }  # fmt: skip
 
 
@@ -606,11 +608,11 @@ SEARCH_COLUMNS = ["search", "texts", "milliseconds a question", "share of the ex
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 LOOKS = {
-    ("BERT", MLM): plots.STYLES["BERT"],
-    ("ModernBERT", MLM): plots.STYLES["ModernBERT"],
-    ("BERT", RANDOM): dict(color="#e8b866", linestyle=(0, (1, 1)), marker="D"),
-    ("ModernBERT", RANDOM): plots.MORE_STYLES[2],
-    (LATE, MLM): plots.MORE_STYLES[0],
+    ("BERT", START): plots.STYLES["BERT"],
+    ("ModernBERT", START): plots.STYLES["ModernBERT"],
+    ("BERT", MLM): dict(color="#e8b866", linestyle=(0, (1, 1)), marker="D"),
+    ("ModernBERT", MLM): plots.MORE_STYLES[2],
+    (LATE, START): plots.MORE_STYLES[0],
 }
 
 
@@ -645,6 +647,8 @@ def plot_cosines(records: Sequence[dict]):
         ax.stairs(shares["other"], edges, fill=True, color="#bbbbbb", label="with other texts")
         ax.stairs(shares["own"], edges, color="#00417a", linewidth=1.8, label="with its own text")
         ax.set_title(f"{model}, {state}", fontsize=10)
+        ax.ticklabel_format(axis="x", useOffset=False)  # cosines as they are, also where all are near 1
+        ax.locator_params(axis="x", nbins=4 if high - low > 0.01 else 2)
         ax.set_ylabel("share of pairs")
         ax.set_ylim(bottom=0)
         if place >= len(axes) - len(states):
@@ -671,7 +675,7 @@ def plot_training(records: Sequence[dict]):
         if line:
             ax.axhline(line[0], color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
         ax.set(xlabel=label, ylabel="MRR@10, held-out code")
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # room for the legend
     axes[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes[0].legend(fontsize=8)
     axes[0].set_title("A line for each seed", fontsize=10)

@@ -74,10 +74,10 @@ def train_default(sizes: SearchScale, device: torch.device) -> Embedder:
     seed_everything(sizes.seed)
     lm = MaskedLM(config.replace(pad_token_id=tokenizer.pad_id))
     model = Embedder.from_pretrained(lm, tokenizer, max_length=min(LONGEST, config.max_position_embeddings))
+    settings = contrastive_settings(sizes, sizes.modernbert_rate, sizes.default_steps, sizes.seed)
     run = train_retriever(
-        model, pairs, contrastive_settings(sizes, sizes.modernbert_rate, sizes.default_steps, sizes.seed), device=device,
-        dtype=getattr(torch, sizes.dtype), label="search model",
-    )  # fmt: skip
+        model, pairs, settings, device=device, dtype=getattr(torch, sizes.dtype), label="search model"
+    )
     losses = [record["value"] for record in run.history if record["what"] == "train_loss"]
     print(f"{run.pairs:,} pairs in {run.seconds:.0f} s; loss {losses[0]:.2f} -> {losses[-1]:.2f} nats", flush=True)
     return model

@@ -17,7 +17,7 @@ class FinetuningScale(AblationScale):
     corpus_characters: int | None = 4_000_000
     held_out_sequences: int = 32
     batch_size: int = 8  # of pretraining
-    steps: int = 450  # of pretraining
+    steps: int = 400  # of pretraining
     pretraining_rate: float = 2e-3
 
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)  # of fine-tuning; the published models take 1e-5 to 8e-5
@@ -28,7 +28,7 @@ class FinetuningScale(AblationScale):
 
     packages: int = 5
     passage_lines: int = 8
-    passage_counts: tuple[int, int, int] = (80, 15, 40)  # of each package
+    passage_counts: tuple[int, int, int] = (70, 15, 40)  # of each package
     passage_epochs: int = 3
     passage_length: int = 64
 
@@ -41,7 +41,7 @@ class FinetuningScale(AblationScale):
     short_length: int = 160
     long_length: int = 1024
     fact_shortest: int = 112  # tokens of the shortest training text
-    fact_counts: tuple[int, int, int] = (480, 16, 48)
+    fact_counts: tuple[int, int, int] = (400, 16, 48)
     fact_files: int | None = 60  # to plant facts in, for training and for testing each
     fact_batch: int = 4
     fact_rate: float = 2e-3

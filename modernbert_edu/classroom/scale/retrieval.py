@@ -27,7 +27,7 @@ class RetrievalScale(AblationScale):
     questions: int = 300  # of each task, at most
     modules: int = 36
 
-    runs: tuple[tuple[str, str], ...] = (("BERT", "MLM"), ("ModernBERT", "MLM"), ("ModernBERT", "random"))
+    runs: tuple[tuple[str, str], ...] = (("BERT", "random"), ("ModernBERT", "random"), ("ModernBERT", "MLM"))
     seeds: tuple[int, ...] = (0, 1)
     rates: tuple[float, ...] = (1e-3, 3e-3)  # of BERT and of ModernBERT
     contrastive_steps: int = 48
