@@ -233,7 +233,7 @@ def test_every_comparison_of_the_lesson_is_told(measured):
         rows = lesson.score_rows(records, task)
         assert all(len(row) == len(columns) for row in rows) and rows[0][0] == lesson.MAJORITY
     rows = lesson.fact_rows(records, facts.places, SIZES.short_length)
-    assert len(rows) == 8 and all(len(row) == len(lesson.FACT_COLUMNS) for row in rows)
+    assert len(rows) == 6 and all(len(row) == len(lesson.FACT_COLUMNS) for row in rows)
     assert [row[0] for row in lesson.cost_rows(records)] == ["16", "32"]
 
 
