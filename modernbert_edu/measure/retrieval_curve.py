@@ -18,6 +18,7 @@ import torch
 
 from ..classroom.scale.search import SearchScale
 from ..config import EncoderConfig
+from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..retriever import Embedder
 from ..runtime import (
@@ -32,6 +33,7 @@ from ..runtime import (
 from ..tasks.contrastive import train_retriever
 from ..tasks.default_model import contrastive_settings
 from . import plots
+from .headline import reached
 from .retrieval import LibraryData, judge_by_words, judging, learn_tokenizer, library_data, new_model
 
 if TYPE_CHECKING:
@@ -59,17 +61,20 @@ def run_curve(
     records = []
     for name in TASKS:
         task = data.tasks[name]
+        found = judge_by_words(task)
         records += [dict(what=metric, value=value, unit="share", model="BM25", task=name, queries=len(task.queries))
-                    for metric, value in judge_by_words(task).items()]  # fmt: skip
-        print(f"BM25, {TASKS[name].lower()}: {METRIC} {records[-5]['value']:.3f}", flush=True)
+                    for metric, value in found.items()]  # fmt: skip
+        print(f"BM25, {TASKS[name].lower()}: {METRIC} {found[METRIC]:.3f}", flush=True)
+    tokenizer = learn_tokenizer(data, sizes.vocab_size, sizes.tokenizer_characters, sizes.seed)
     for name in models:
         for seed in seeds:
-            records += _run(name, seed, data, sizes, device, path, done)
+            records += _run(name, seed, data, tokenizer, sizes, device, path, done)
     return records
 
 
-def _run(name: str, seed: int, data: LibraryData, sizes: SearchScale, device, path: Path, done) -> list[dict]:
-    tokenizer = learn_tokenizer(data, sizes.vocab_size, sizes.tokenizer_characters, sizes.seed)
+def _run(
+    name: str, seed: int, data: LibraryData, tokenizer: Tokenizer, sizes: SearchScale, device, path: Path, done
+) -> list[dict]:  # fmt: skip
     bert = name == "BERT"
     preset, rate = (sizes.bert_preset, sizes.bert_rate) if bert else (sizes.modernbert_preset, sizes.modernbert_rate)
     settings = contrastive_settings(sizes, rate, sizes.steps, seed)
@@ -128,10 +133,8 @@ def words(records: Sequence[dict], task: str) -> float:
 
 def passed(points: Sequence[tuple[float, float]], goal: float) -> float | None:
     """Where a curve first comes up to `goal`, on straight lines between its points; None where it never does."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        if y0 < goal <= y1:
-            return x0 + (goal - y0) / (y1 - y0) * (x1 - x0)
-    return points[0][0] if points and points[0][1] >= goal else None
+    # `reached` looks for where a loss comes down; turned upside down, a share that comes up is one.
+    return reached([dict(value=-y, x=x) for x, y in points], -goal, "x")
 
 
 def describe(records: Sequence[dict], task: str = "code") -> str:

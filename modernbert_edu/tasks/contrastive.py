@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -120,7 +119,6 @@ def train_retriever(
     label: str = "retriever",
     evaluate: Callable[[Retriever], dict[str, float]] | None = None,
     eval_every: int | None = None,
-    on_record: Callable[[dict], None] | None = None,
 ) -> RetrieverRun:
     """Train `model` in place on (query, document) pairs, AdamW, linear warm-up and decay.
 
@@ -139,8 +137,6 @@ def train_retriever(
     def record(what: str, value: float, unit: str, step: int) -> None:
         run.history.append(dict(what=what, value=value, unit=unit, model=label, seed=settings.seed, step=step,
                                 pairs=run.pairs, seconds=run.seconds))  # fmt: skip
-        if on_record is not None:
-            on_record(run.history[-1])
 
     def judge(step: int) -> None:
         for name, value in (evaluate(model) if evaluate else {}).items():
@@ -244,9 +240,3 @@ def _set_random_state(state: tuple, device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], torch.device(device))
-
-
-def interleaved(groups: Sequence[Sequence[Pair]], seed: int = 0) -> list[Pair]:
-    """Pairs of several kinds in one random order, so that a batch holds all of them."""
-    pairs = [pair for group in groups for pair in group]
-    return [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]

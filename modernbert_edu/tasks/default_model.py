@@ -18,6 +18,8 @@ import torch
 from ..classroom.scale import Scale
 from ..classroom.scale.search import SearchScale
 from ..config import EncoderConfig
+from ..data.prepared import first_characters
+from ..data.tokenizer import train_bpe
 from ..model import MaskedLM
 from ..retriever import Embedder
 from ..retriever_folder import save_retriever
@@ -59,9 +61,6 @@ def default_model(scale: Scale, device: torch.device) -> Path:
 
 def train_default(sizes: SearchScale, device: torch.device) -> Embedder:
     """A ModernBERT that has learnt docstring -> function and heading -> section, from random weights."""
-    from ..data.prepared import first_characters
-    from ..data.tokenizer import train_bpe
-
     code = functions(library_files() + (installed_files() if sizes.installed else []), sizes.per_package, sizes.seed)
     pairs = [*code, *passages(code), *topics()]
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(sizes.seed)).tolist()
