@@ -10,7 +10,6 @@ Letters: N questions of a batch, M texts (N or more), D size of a vector, S toke
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -21,11 +20,11 @@ from torch import Tensor
 from ..data.batches import SequenceBatches, pad_batch
 from ..errors import InputError
 from ..retriever import Retriever, TokenEmbedder
-from ..runtime import progress, seed_everything
+from ..runtime import seed_everything
 from ..training.optim import parameter_groups
 from ..training.pretrain import autocast
-from ..training.schedule import linear
 from .library import Pair
+from .loop import train_steps
 
 
 @dataclass(frozen=True)
@@ -132,34 +131,16 @@ def train_retriever(
     seed_everything(settings.seed)
     model.to(device).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.rate, betas=(0.9, 0.98))
-    run, warmup = RetrieverRun(0.0, 0), max(1, round(settings.warmup_share * settings.steps))
+    run = RetrieverRun(0.0, 0)
 
-    def record(what: str, value: float, unit: str, step: int) -> None:
-        run.history.append(dict(what=what, value=value, unit=unit, model=label, seed=settings.seed, step=step,
-                                pairs=run.pairs, seconds=run.seconds))  # fmt: skip
+    def step(chosen: list[Pair]) -> float:
+        run.pairs += len(chosen)
+        return _step(model.train(), optimizer, chosen, settings, device, dtype)
 
-    def judge(step: int) -> None:
-        for name, value in (evaluate(model) if evaluate else {}).items():
-            record(name, value, "share", step)
-        model.train()
-
-    judge(0)
-    with progress(total=settings.steps, desc=f"train {label}", unit="step") as bar:
-        for step, chosen in enumerate(_batches(pairs, settings), start=1):
-            start = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = settings.rate * linear(step, warmup=warmup, total=settings.steps + 1)
-            loss = _step(model, optimizer, chosen, settings, device, dtype)
-            run.seconds += time.perf_counter() - start
-            run.pairs += len(chosen)
-            if loss != loss:
-                raise InputError(f"the loss of {label} is not a number after {step} steps; lower the learning rate")
-            record("train_loss", loss, "nats", step)
-            bar.set_postfix_str(f"loss {loss:.3f}, {run.pairs_per_second:,.0f} pairs/s", refresh=False)
-            bar.update()
-            if eval_every and step % eval_every == 0 and step < settings.steps:
-                judge(step)
-    judge(settings.steps)
+    train_steps(
+        run, optimizer, _batches(pairs, settings), step, settings, label=label, seen=lambda: run.pairs,
+        judge=lambda: evaluate(model) if evaluate else {}, eval_every=eval_every,
+    )  # fmt: skip
     model.eval()
     return run
 

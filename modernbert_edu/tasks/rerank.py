@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +34,10 @@ from ..errors import InputError
 from ..runtime import progress, seed_everything
 from ..training.optim import parameter_groups
 from ..training.pretrain import autocast
-from ..training.schedule import linear
 from .finetune import Encoded, batch, check_model, encode
 from .forms import Task
 from .library import Pair
+from .loop import train_steps
 from .table import Examples
 
 LABEL = "relevance"
@@ -260,38 +259,20 @@ def train_reranker(
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay), lr=settings.rate, betas=(0.9, 0.98), eps=1e-6
     )
-    warmup = max(1, round(settings.warmup_share * settings.steps))
 
-    def record(what: str, value: float, unit: str, step: int) -> None:
-        run.history.append(dict(what=what, value=value, unit=unit, model=label, seed=settings.seed, step=step,
-                                pairs=run.examples, seconds=run.seconds))  # fmt: skip
+    def step(chosen: Sequence[int]) -> float:
+        texts = [text for i in chosen for text in (pairs[i].document, *draw(i, rng))]  # the right one first
+        queries = [pairs[i].query for i in chosen for _ in range(1 + settings.negatives)]
+        encoded = encode_pairs(queries, texts, tokenizer, length)
+        run.examples += len(encoded)
+        run.cut += encoded.cut
+        return _step(model.train(), optimizer, encoded, len(chosen), tokenizer.pad_id, dtype)
 
-    def judge(step: int) -> None:
-        for name, value in (evaluate(run.reranker) if evaluate else {}).items():
-            record(name, value, "share", step)
-
-    judge(0)
     order = SequenceBatches(range(len(pairs)), settings.batch_size, settings.seed).take(settings.steps)
-    with progress(total=settings.steps, desc=f"train {label}", unit="step") as bar:
-        for step, chosen in enumerate(order, start=1):
-            start = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = settings.rate * linear(step, warmup=warmup, total=settings.steps + 1)
-            texts = [text for i in chosen for text in (pairs[i].document, *draw(i, rng))]  # the right one first
-            queries = [pairs[i].query for i in chosen for _ in range(1 + settings.negatives)]
-            encoded = encode_pairs(queries, texts, tokenizer, length)
-            loss = _step(model.train(), optimizer, encoded, len(chosen), tokenizer.pad_id, dtype)
-            run.seconds += time.perf_counter() - start
-            run.examples += len(encoded)
-            run.cut += encoded.cut
-            if loss != loss:
-                raise InputError(f"the loss of {label} is not a number after {step} steps; lower the learning rate")
-            record("train_loss", loss, "nats", step)
-            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-            bar.update()
-            if eval_every and step % eval_every == 0 and step < settings.steps:
-                judge(step)
-    judge(settings.steps)
+    train_steps(
+        run, optimizer, order, step, settings, label=label, seen=lambda: run.examples,
+        judge=lambda: evaluate(run.reranker) if evaluate else {}, eval_every=eval_every,
+    )  # fmt: skip
     model.eval()
     return run
 
