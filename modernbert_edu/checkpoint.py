@@ -32,26 +32,32 @@ Model = MaskedLM | Encoder | SequenceClassifier | TokenClassifier
 TASKS = {MaskedLM: "ForMaskedLM", SequenceClassifier: "ForSequenceClassification",
          TokenClassifier: "ForTokenClassification", Encoder: "Model"}  # fmt: skip
 OWN_TYPE = "modernbert_edu"  # model_type of a folder that only this package opens
-# What transformers' configuration has no field for travels beside it, under this key.
-OWN_FIELDS = ("attention_output_dropout", "mlp_dropout", "unpad", "init")
+# What transformers' configuration has no field for, and what its model computes without it: kept under a key of ours.
+OWN_FIELDS = {
+    "bert": ("attention_output_dropout", "mlp_dropout", "unpad", "init",
+             "local_window", "global_rope_theta", "local_rope_theta"),  # no layer of BERT reads the last three
+    "modernbert": ("attention_output_dropout", "mlp_dropout", "unpad", "init"),
+}  # fmt: skip
 
 
 # ---- configurations --------------------------------------------------------------------------------------------------
 
 
 def transformers_kind(config: EncoderConfig) -> tuple[str | None, str]:
-    """("bert" | "modernbert", "") where transformers has this architecture, else (None, why not)."""
-    bert = dict(positions="learned", norm_placement="post", bias=True, mlp="gelu")
-    modern = dict(positions="rope", norm_placement="pre", mlp="geglu", type_vocab_size=0)
-    if all(getattr(config, k) == v for k, v in bert.items()) and set(config.layer_types) == {"G"}:
-        if config.type_vocab_size:
-            return "bert", ""
-    if all(getattr(config, k) == v for k, v in modern.items()):
-        return "modernbert", ""
-    nearest = modern if config.positions == "rope" else {**bert, "attention_pattern": "G", "type_vocab_size": 2}
-    name = "ModernBERT" if nearest is modern else "BERT"
-    off = [f"{k}={getattr(config, k)!r}" for k, v in nearest.items() if getattr(config, k) != v]
-    return None, f"transformers has no {name} with {', '.join(off)}"
+    """("bert" | "modernbert", "") where transformers has this architecture, else (None, why not).
+
+    It has one exactly if its own configuration, read back, is this one. A field that the two functions below do not
+    carry over comes back as its default, so a value they do not know is named here and not lost.
+    """
+    kind = "modernbert" if config.positions == "rope" else "bert"
+    back = config_from_hf(config_to_hf(config, kind, ""))
+    if back.layer_types == config.layer_types:  # "GG" is "G" written longer
+        back = back.replace(attention_pattern=config.attention_pattern)
+    off = [f"{name}={value!r}" for name, (value, _) in config.differences(back).items()]
+    if kind == "bert" and not config.type_vocab_size:  # it adds a segment embedding whatever the table's size
+        off.append("type_vocab_size=0")
+    name = {"bert": "BERT", "modernbert": "ModernBERT"}[kind]
+    return (None, f"transformers has no {name} with {', '.join(off)}") if off else (kind, "")
 
 
 def config_to_hf(config: EncoderConfig, kind: str, architecture: str) -> dict:
@@ -69,7 +75,7 @@ def config_to_hf(config: EncoderConfig, kind: str, architecture: str) -> dict:
         initializer_range=c.initializer_range,
         pad_token_id=c.pad_token_id,
         tie_word_embeddings=True,
-        modernbert_edu={name: getattr(c, name) for name in OWN_FIELDS},
+        modernbert_edu={name: getattr(c, name) for name in OWN_FIELDS[kind]},
     )
     if kind == "bert":
         return common | dict(
@@ -116,7 +122,7 @@ def config_from_hf(hf: dict) -> EncoderConfig:
         raise InputError(f"a model of type {kind!r} is neither BERT nor ModernBERT; only these two open here")
     values = _from_hf_bert(hf) if kind == "bert" else _from_hf_modernbert(hf)
     own = hf.get("modernbert_edu") or {}
-    return EncoderConfig.from_dict({**values, **{k: v for k, v in own.items() if k in OWN_FIELDS}})
+    return EncoderConfig.from_dict({**values, **{k: v for k, v in own.items() if k in OWN_FIELDS[kind]}})
 
 
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",

@@ -1,18 +1,31 @@
 """Folders: ours open in transformers and sentence-transformers, theirs open here, broken ones say why."""
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 from parity import TINY_BERT, TINY_MODERNBERT, batch, hf_bert, hf_modernbert, randomise
 from safetensors.torch import load_file, save_file
 
-from modernbert_edu import Encoder, EncoderConfig, InputError, MaskedLM, from_transformers, load, save, to_transformers
-from modernbert_edu.checkpoint import transformers_kind
+from modernbert_edu import (
+    Encoder,
+    EncoderConfig,
+    InputError,
+    MaskedLM,
+    checkpoint,
+    from_transformers,
+    load,
+    save,
+    to_transformers,
+)
+from modernbert_edu.checkpoint import OWN_TYPE, transformers_kind
+from modernbert_edu.config import SWITCHES, switch
 from modernbert_edu.data.tokenizer import train_bpe, train_wordpiece
 
 TEXT = ["The quick brown fox jumps over the lazy dog. " * 5, "def f(x):\n    return x + 1\n" * 5]
@@ -214,7 +227,9 @@ def test_sharded_weights_open(tmp_path):
 
 def test_a_model_in_between_opens_here_and_says_that_transformers_has_none(bpe, tmp_path):
     model = our_model("bert", bpe, positions="rope")
-    with pytest.warns(UserWarning, match="transformers has no ModernBERT with norm_placement='post', mlp='gelu'"):
+    with pytest.warns(
+        UserWarning, match="transformers has no ModernBERT with type_vocab_size=2, norm_placement='post'"
+    ):
         save(model, bpe, tmp_path)
     again, tokenizer = load(tmp_path)
     assert again.config == model.config
@@ -235,6 +250,73 @@ def test_which_configurations_transformers_has():
     for change in (dict(mlp="gelu"), dict(norm_placement="post"), dict(positions="learned")):
         kind, why = transformers_kind(EncoderConfig.preset("modernbert-tiny", **change))
         assert kind is None and why.startswith("transformers has no")
+
+
+EVERY_VALUE = [
+    (kind, name, value) for kind in ("bert", "modernbert") for name in SWITCHES for value in SWITCHES[name]["values"]
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), EVERY_VALUE, ids=lambda x: str(x))
+def test_every_switch_is_computed_by_transformers_or_the_folder_is_our_own(kind, name, value, bpe, tmp_path):
+    """A switch added to the configuration is tried here by itself."""
+    model = our_model(kind, bpe, **{name: value})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        save(model, bpe, tmp_path)
+    said = [str(w.message) for w in caught if "transformers has no" in str(w.message)]
+    ids = torch.randint(0, 300, (2, 300))  # longer than every window
+    with torch.no_grad():
+        expected = model(ids).logits
+        again = load(tmp_path)[0]
+        assert again.config.replace(pad_token_id=0) == model.config and torch.equal(again(ids).logits, expected)
+        if json.loads((tmp_path / "config.json").read_text())["model_type"] == OWN_TYPE:
+            assert len(said) == 1 and (name == "positions" or f"{name}={value!r}" in said[0])
+            with pytest.raises(InputError, match="transformers has no"):
+                to_transformers(model)
+        else:
+            assert said == []
+            for hf in (open_with_transformers(tmp_path), to_transformers(model)):
+                torch.testing.assert_close(hf(ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+@pytest.mark.parametrize("field", dataclasses.fields(EncoderConfig), ids=lambda field: field.name)
+def test_every_field_survives_the_folder_whatever_kind_it_has(kind, field):
+    config = EncoderConfig.preset(f"{kind}-tiny")
+    value = getattr(config, field.name)
+    if field.name in SWITCHES:
+        others = [other for other in SWITCHES[field.name]["values"] if other != value]
+    else:
+        others = [value * 2 if value else type(value)(1) if isinstance(value, int) else 0.25]
+    for other in others:
+        changed = config.replace(**{field.name: other})
+        theirs, why = transformers_kind(changed)
+        if theirs:
+            assert checkpoint.config_from_hf(checkpoint.config_to_hf(changed, theirs, "")) == changed
+        else:
+            # Which of the two it comes near is told by the positions; what else is not of that one is said.
+            assert why.startswith("transformers has no") and (field.name == "positions" or f"{field.name}=" in why)
+
+
+def test_a_switch_that_nobody_told_the_folders_of_is_not_lost(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Grown(EncoderConfig):
+        gate: str = switch("none", ("none", "sigmoid"), "99_new")
+        scale: float = 1.0
+
+    monkeypatch.setattr(checkpoint, "EncoderConfig", Grown)
+    for preset, name in (("bert-tiny", "BERT"), ("modernbert-tiny", "ModernBERT")):
+        assert transformers_kind(Grown.preset(preset)) == (name.lower(), "")
+        assert transformers_kind(Grown.preset(preset, gate="sigmoid", scale=2.0)) == (
+            None, f"transformers has no {name} with gate='sigmoid', scale=2.0",
+        )  # fmt: skip
+
+
+def test_a_bert_without_segments_is_not_transformers(bpe):
+    """Its BERT looks every token's segment up, in a table without rows."""
+    kind, why = transformers_kind(EncoderConfig.preset("bert-tiny", type_vocab_size=0))
+    assert kind is None and why == "transformers has no BERT with type_vocab_size=0"
 
 
 def test_saving_over_an_older_folder_replaces_it_and_leaves_nothing_beside(bpe, tmp_path):
