@@ -103,6 +103,14 @@ class EncoderConfig:
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
 
+    def identity(self) -> dict:
+        """What a kept run or index is known by: all fields, less the later ones that have their default.
+
+        A field that is added with a default leaves what there was as it was, and what was measured is found again.
+        """
+        later = {f.name: f.default for f in fields(self) if f.name not in FIRST_FIELDS}
+        return {name: v for name, v in self.to_dict().items() if name not in later or v != later[name]}
+
     def replace(self, **changes) -> EncoderConfig:
         """This configuration with some fields changed, checked anew."""
         return self.from_dict({**self.to_dict(), **changes})
@@ -200,6 +208,13 @@ def _check_switches(c: EncoderConfig) -> None:
             raise InputError(f"{name} must be above 0, not {getattr(c, name)!r}")
 
 
+# The fields of the first kept measurements. Those that come later stay out of this list: see `identity`.
+FIRST_FIELDS = frozenset(
+    "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings "
+    "type_vocab_size positions norm_placement bias mlp attention_pattern local_window global_rope_theta "
+    "local_rope_theta unpad init norm_eps initializer_range embedding_dropout attention_dropout "
+    "attention_output_dropout mlp_dropout pad_token_id".split()
+)
 SWITCHES = {f.name: f.metadata for f in fields(EncoderConfig) if f.metadata.get("switch")}
 
 # The road from BERT to ModernBERT, in the order of the lessons. Table 4 of the paper and the released checkpoints.

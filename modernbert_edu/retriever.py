@@ -173,7 +173,7 @@ def max_sim(query_SK: Tensor, documents: Sequence[Tensor]) -> Tensor:
 def fingerprint(model: Retriever) -> str:
     """16 hex digits that two retrievers share exactly if they make the same vectors of every text."""
     digest = hashlib.sha256()
-    config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_IN_VECTORS}
+    config = {name: value for name, value in model.config.identity().items() if name not in NOT_IN_VECTORS}
     settings = [type(model).__name__, config, model.prompts, model.max_length, _pooling(model)]
     digest.update(json.dumps([*settings, model.tokenizer.fingerprint], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):

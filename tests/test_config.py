@@ -1,12 +1,15 @@
 """The configuration: presets, counts by formula, matching, and what it refuses."""
 
+import dataclasses
+import hashlib
 import itertools
+import json
 
 import pytest
 import torch
 
 from modernbert_edu import EncoderConfig, InputError, MaskedLM, presets
-from modernbert_edu.config import SWITCHES
+from modernbert_edu.config import SWITCHES, switch
 
 TINY = dict(vocab_size=97, hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=20,
             max_position_embeddings=16)  # fmt: skip
@@ -82,6 +85,34 @@ def test_bert_and_modernbert_differ_in_every_switch_of_the_road():
 def test_round_trip_through_a_dict():
     config = EncoderConfig.preset("modernbert-mini")
     assert EncoderConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("bert-tiny", "e1f2e0600a983c6a"), ("modernbert-base", "37ff30835a99687e")]
+)
+def test_a_later_field_leaves_the_identity_of_what_was_kept_alone(name, known):
+    @dataclasses.dataclass(frozen=True)
+    class Grown(EncoderConfig):
+        gate: str = switch("none", ("none", "sigmoid"), "99_new")
+
+    for config in (EncoderConfig.preset(name), Grown.preset(name)):
+        text = json.dumps(config.identity(), sort_keys=True)
+        assert hashlib.sha256(text.encode()).hexdigest()[:16] == known  # as when the first runs were kept
+    changed = Grown.preset(name, gate="sigmoid").identity()
+    assert changed == {**EncoderConfig.preset(name).identity(), "gate": "sigmoid"}
+
+
+def test_every_change_of_a_field_changes_the_identity():
+    config = EncoderConfig.preset("modernbert-tiny")
+    seen = [config.identity()]
+    for field in dataclasses.fields(EncoderConfig):
+        value = getattr(config, field.name)
+        others = [other for other in field.metadata.get("values", ()) if other != value]
+        if not field.metadata:
+            others = [2 * value if value else type(value)(1) if isinstance(value, int) else 0.25]
+        seen += [config.replace(**{field.name: other}).identity() for other in others]
+    assert len(seen) > len(dataclasses.fields(EncoderConfig))
+    assert all(a != b for a, b in itertools.combinations(seen, 2))
 
 
 @pytest.mark.parametrize(

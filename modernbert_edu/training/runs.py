@@ -331,7 +331,7 @@ class Run:
     def identity(self) -> dict:
         """What must be the same for a run to go on."""
         corpus = self.data.corpus
-        return dict(recipe=self.recipe.to_dict(), model=self.masked_lm.config.to_dict(), seed=self.seed,
+        return dict(recipe=self.recipe.to_dict(), model=self.masked_lm.config.identity(), seed=self.seed,
                     dtype=str(self.dtype).removeprefix("torch."), corpus=corpus.fingerprint,
                     tokenizer=self.data.tokenizer.fingerprint, sequences=len(self.data.train))  # fmt: skip
 
