@@ -10,13 +10,14 @@ from tiny_retriever import TEXTS, tiny_embedder
 
 from modernbert_edu import InputError, TokenEmbedder, load_retriever
 from modernbert_edu.__main__ import main
+from modernbert_edu.beginning import new_model
 from modernbert_edu.classroom.scale import SCALES
 from modernbert_edu.measure import retrieval, retrieval_curve
 from modernbert_edu.retriever import max_sim
 from modernbert_edu.tasks import default_model
 
 TASK = retrieval.RetrievalTask(
-    "toy", ["cat on the mat", "read bytes of a path"], TEXTS, [{0}, {2}], frozenset({"toy"})
+    ["cat on the mat", "read bytes of a path"], TEXTS, [{0}, {2}], "toy", frozenset({"toy"})
 )  # fmt: skip
 
 
@@ -56,8 +57,8 @@ def test_judging_names_tasks_and_leaves_the_length_alone():
 
 def test_models_of_a_comparison_have_equally_many_parameters():
     tokenizer = tiny_embedder().tokenizer
-    bert = retrieval.new_model("bert-tiny", tokenizer, 0, like="bert-tiny")
-    modern = retrieval.new_model("modernbert-tiny", tokenizer, 0, like="bert-tiny")
+    bert = new_model("bert-tiny", tokenizer, 0, like="bert-tiny")
+    modern = new_model("modernbert-tiny", tokenizer, 0, like="bert-tiny")
     assert modern.config.num_parameters() == pytest.approx(bert.config.num_parameters(), rel=0.01)
 
 

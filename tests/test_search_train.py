@@ -16,7 +16,16 @@ from modernbert_edu.retriever import Embedder, TokenEmbedder
 from modernbert_edu.retriever_folder import load_retriever, save_retriever
 from modernbert_edu.tasks.library import Pair
 from modernbert_edu.tasks.rerank import Reranker
-from modernbert_edu.tasks.search_train import Trial, connected, open_retriever, read_pairs, split_pairs
+from modernbert_edu.tasks.search_train import (
+    connected,
+    judge,
+    open_retriever,
+    read_pairs,
+    rerank,
+    split_pairs,
+    trial_of,
+)
+from modernbert_edu.tasks.trial import Trial, rank_by_words
 
 pytest.importorskip("bm25s")
 pytest.importorskip("sentence_transformers")
@@ -99,18 +108,18 @@ def test_pairs_that_hang_together_stay_together():
 
 def test_a_question_may_have_several_answers():
     tested = [Pair("q", "A", "", ""), Pair("q", "B", "", ""), Pair("r", "B", "", "")]
-    trial = Trial.of([Pair("s", "C", "", ""), Pair("t", "C", "", "")], tested)
+    trial = trial_of([Pair("s", "C", "", ""), Pair("t", "C", "", "")], tested)
     a, b, c = (trial.documents.index(text) for text in "ABC")
     assert len(trial.documents) == 3 and trial.queries == ["q", "r"] and trial.relevant == [{a, b}, {b}]
-    found = trial.judge(torch.tensor([[c, b, a], [b, a, c]]))
+    found = judge(torch.tensor([[c, b, a], [b, a, c]]), trial)
     assert found["mrr@10"] == pytest.approx((1 / 2 + 1) / 2) and found["accuracy@1"] == 0.5
     assert found["recall@100"] == 1 and found["mrr@10 low"] <= found["mrr@10"] <= found["mrr@10 high"]
 
 
 def test_ties_do_not_favour_the_right_text():
     pairs = [Pair(f"q{i}", f"d{i}", "", "") for i in range(400)]
-    trial = Trial.of(pairs[40:], pairs[:40])
-    assert trial.judge(trial.by_words())["recall@10"] < 0.2  # no word in common: every text scores 0
+    trial = trial_of(pairs[40:], pairs[:40])
+    assert judge(rank_by_words(trial), trial)["recall@10"] < 0.2  # no word in common: every text scores 0
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -149,12 +158,12 @@ def test_a_reranker_is_trained_and_judged_over_bm25(pretrained, data, tmp_path, 
     assert records[0]["negatives"] == 5 and "5 wrong texts each" in printed and "pairs cut to 64 tokens" in printed
     assert records[0]["steps"] == 21 and records[0]["seconds"] > 0
     # What is recorded is what the saved model does.
-    reranker, trial = Reranker.load(tmp_path / "out"), Trial.of(*split_pairs(read_pairs(data), 0.1, 0))
-    again = trial.judge(trial.reranked(reranker, trial.by_words()))
+    reranker, trial = Reranker.load(tmp_path / "out"), trial_of(*split_pairs(read_pairs(data), 0.1, 0))
+    again = judge(rerank(reranker, trial, rank_by_words(trial)), trial)
     assert reranker.max_length == 64
     for name, value in again.items():
         assert found["BM25, best 50 reranked", name] == pytest.approx(value)
-    assert again != trial.judge(trial.by_words())
+    assert again != judge(rank_by_words(trial), trial)
 
 
 def test_what_the_reranker_did_not_read_stays_below(monkeypatch):
@@ -164,7 +173,7 @@ def test_what_the_reranker_did_not_read_stays_below(monkeypatch):
 
     monkeypatch.setattr("modernbert_edu.tasks.search_train.CANDIDATES", 2)
     trial = Trial(["q"], list("abcd"), [{0}])
-    assert trial.reranked(Backwards(), torch.tensor([[3, 1, 2, 0]])).tolist() == [[1, 3, 2, 0]]
+    assert rerank(Backwards(), trial, torch.tensor([[3, 1, 2, 0]])).tolist() == [[1, 3, 2, 0]]
 
 
 def test_a_held_out_file_is_taken_as_it_is(pretrained, tmp_path, capsys):

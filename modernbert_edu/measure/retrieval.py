@@ -16,29 +16,22 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..config import EncoderConfig
+from ..beginning import tokenizer_of_texts
 from ..data.batches import chunk
-from ..data.prepared import first_characters
-from ..data.tokenizer import Tokenizer, train_bpe
+from ..data.tokenizer import Tokenizer
 from ..model import MaskedLM
-from ..retriever import Embedder, Retriever, TokenEmbedder
-from ..runtime import seed_everything
+from ..retriever import Embedder, Retriever
 from ..tasks.library import Pair, functions, installed_files, library_files, modules, passages, split_by_package, topics
 from ..tasks.passages import cut_text
-from ..tasks.ranking import Bm25, evaluate_ranking, exact_top_k, late_top_k
+from ..tasks.trial import DEPTH, Trial, metrics, rank, rank_by_words
 from ..training.pretrain import train_mlm
-
-DEPTH = 100  # of a ranking: recall@100 is the deepest measure
 
 
 @dataclass(frozen=True)
-class RetrievalTask:
-    """Questions, texts, and for each question the positions of the texts that answer it."""
+class RetrievalTask(Trial):
+    """A trial with a name, and the packages whose texts it holds."""
 
     name: str
-    queries: list[str]
-    documents: list[str]
-    relevant: list[set[int]]
     packages: frozenset[str]
 
     @classmethod
@@ -46,7 +39,7 @@ class RetrievalTask:
         """Every pair's question, among all pairs' texts."""
         relevant = [{i} for i in range(len(pairs))]
         packages = frozenset(pair.package for pair in pairs)
-        return cls(name, [p.query for p in pairs], [p.document for p in pairs], relevant, packages)
+        return cls([p.query for p in pairs], [p.document for p in pairs], relevant, name, packages)
 
 
 @dataclass(frozen=True)
@@ -63,9 +56,10 @@ class LibraryData:
 
 def library_data(
     *, per_package: int | None, modules_per_package: int, queries: int, held_out_share: float = 0.15,
-    installed: bool = True, seed: int = 0, module_characters: int = 4_000,
+    installed: bool = True, seed: int = 0, module_characters: int = 4_000, trained_per_package: int | None = None,
 ) -> LibraryData:  # fmt: skip
-    """At most `per_package` functions of each package, and at most `queries` questions a task.
+    """At most `per_package` functions of each package (`trained_per_package` of those to train on, where more are
+    wanted), and at most `queries` questions a task.
 
     The language reference is never trained on. Reading and parsing takes about 20 seconds, 5 without the installed
     packages.
@@ -73,6 +67,9 @@ def library_data(
     files = library_files() + (installed_files() if installed else [])
     code = functions(files, per_package, seed)
     train, held = split_by_package(code, held_out_share, seed)
+    if trained_per_package is not None:
+        packages = {pair.package for pair in held}
+        train = [pair for pair in functions(files, trained_per_package, seed) if pair.package not in packages]
     prose, held_prose = passages(train), passages(held) + topics()
     held_packages = {pair.package for pair in held}
     held_files = [(package, path) for package, path in files if package in held_packages]
@@ -98,45 +95,18 @@ def sample(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
 
 
 def learn_tokenizer(data: LibraryData, vocab_size: int, characters: int, seed: int = 0) -> Tokenizer:
-    """A byte-level BPE from training pairs alone."""
-    pairs = sample(data.train, len(data.train), seed)
-    return train_bpe(first_characters([f"{p.query}\n{p.document}" for p in pairs], characters), vocab_size)
-
-
-def new_model(preset: str, tokenizer: Tokenizer, seed: int, like: str | None = None, **changes) -> MaskedLM:
-    """A model with random weights; with `like`, its MLPs as wide as it takes to match that preset's parameters.
-
-    `changes` are to the configuration: `unpad=True` lets BERT, too, compute no pads.
-    """
-    config = EncoderConfig.preset(preset, vocab_size=tokenizer.vocab_size)
-    if like is not None and like != preset:
-        config = config.matched_to(EncoderConfig.preset(like, vocab_size=tokenizer.vocab_size), tolerance=0.01)
-    seed_everything(seed)
-    return MaskedLM(config.replace(pad_token_id=tokenizer.pad_id, **changes))
+    """A byte-level BPE from training pairs alone, drawn at random."""
+    return tokenizer_of_texts([pair.text for pair in sample(data.train, len(data.train), seed)], characters, vocab_size)
 
 
 def pretrain_on(model: MaskedLM, data: LibraryData, tokenizer: Tokenizer, *, length: int, held_out: int, **options):
     """Masked-language-model training on the texts of the training pairs: -> `TrainingRun`."""
-    texts = [f"{pair.query}\n{pair.document}" for pair in data.train]
-    rows = tokenizer.encode_batch(texts, add_special_tokens=False)
+    rows = tokenizer.encode_batch([pair.text for pair in data.train], add_special_tokens=False)
     sequences = [part for ids in rows for part in chunk(ids, length, tokenizer.cls_id, tokenizer.sep_id)]
     return train_mlm(model, sequences[held_out:], sequences[:held_out], tokenizer, **options)
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------
-
-
-def rank(model: Retriever, task: RetrievalTask, k: int = DEPTH, **options) -> torch.Tensor:
-    """(Q, k) positions of the texts, best first. `options` go to `encode`."""
-    queries = model.encode(task.queries, "query", **options)
-    documents = model.encode(task.documents, "document", **options)
-    find = late_top_k if isinstance(model, TokenEmbedder) else exact_top_k
-    return find(queries, documents, k)[1]
-
-
-def rank_by_words(task: RetrievalTask, k: int = DEPTH) -> torch.Tensor:
-    """(Q, k) positions as BM25 orders them."""
-    return Bm25(task.documents).top_k(task.queries, k)[1]
 
 
 def rank_by_chunks(model: Embedder, task: RetrievalTask, tokens: int, k: int = DEPTH, **options) -> torch.Tensor:
@@ -151,11 +121,6 @@ def rank_by_chunks(model: Embedder, task: RetrievalTask, tokens: int, k: int = D
     best = torch.full((len(queries), len(task.documents)), float("-inf"))
     best.scatter_reduce_(1, torch.tensor(owners).expand(len(queries), -1), scores, "amax")
     return best.sort(dim=1, descending=True, stable=True).indices[:, :k]
-
-
-def metrics(ranking: torch.Tensor, task: RetrievalTask) -> dict[str, float]:
-    """MRR@10, nDCG@10, recall@10 and @100, accuracy@1, as sentence-transformers computes them."""
-    return evaluate_ranking(ranking, task.relevant, documents=len(task.documents))
 
 
 def judge(model: Retriever, task: RetrievalTask, **options) -> dict[str, float]:

@@ -15,15 +15,12 @@ from pathlib import Path
 
 import torch
 
+from ..beginning import new_model, tokenizer_of_texts
 from ..classroom.scale import Scale
 from ..classroom.scale.search import SearchScale
-from ..config import EncoderConfig
-from ..data.prepared import first_characters
-from ..data.tokenizer import train_bpe
-from ..model import MaskedLM
 from ..retriever import Embedder
 from ..retriever_folder import save_retriever
-from ..runtime import prepare_output_folder, seed_everything
+from ..runtime import prepare_output_folder
 from .contrastive import ContrastiveSettings, train_retriever
 from .library import functions, installed_files, library_files, passages, topics
 
@@ -66,13 +63,9 @@ def train_default(sizes: SearchScale, device: torch.device) -> Embedder:
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(sizes.seed)).tolist()
     pairs = [pairs[i] for i in order]
     print(f"{len(pairs):,} pairs of questions and texts from {len({p.package for p in pairs})} packages", flush=True)
-    tokenizer = train_bpe(
-        first_characters([f"{p.query}\n{p.document}" for p in pairs], sizes.tokenizer_characters), sizes.vocab_size
-    )
-    config = EncoderConfig.preset(sizes.modernbert_preset, vocab_size=tokenizer.vocab_size)
-    seed_everything(sizes.seed)
-    lm = MaskedLM(config.replace(pad_token_id=tokenizer.pad_id))
-    model = Embedder.from_pretrained(lm, tokenizer, max_length=min(LONGEST, config.max_position_embeddings))
+    tokenizer = tokenizer_of_texts([pair.text for pair in pairs], sizes.tokenizer_characters, sizes.vocab_size)
+    lm = new_model(sizes.modernbert_preset, tokenizer, sizes.seed)
+    model = Embedder.from_pretrained(lm, tokenizer, max_length=min(LONGEST, lm.config.max_position_embeddings))
     settings = contrastive_settings(sizes, sizes.modernbert_rate, sizes.default_steps, sizes.seed)
     run = train_retriever(
         model, pairs, settings, device=device, dtype=getattr(torch, sizes.dtype), label="search model"

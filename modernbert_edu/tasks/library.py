@@ -35,6 +35,11 @@ class Pair:
     package: str
     source: str  # file, and what in it
 
+    @property
+    def text(self) -> str:
+        """Both, as a tokenizer or a masked language model reads them."""
+        return f"{self.query}\n{self.document}"
+
 
 # ---- where the files are ---------------------------------------------------------------------------------------------
 

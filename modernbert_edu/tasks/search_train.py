@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +32,12 @@ from .forms import Task
 from .launch import HELD_OUT
 from .library import Pair
 from .rag import CANDIDATES
-from .ranking import Bm25, evaluate_ranking, exact_top_k, late_top_k, reciprocal_ranks
+from .ranking import Bm25, reciprocal_ranks
 from .rerank import Reranker, RerankSettings, mine_negatives, train_reranker
 from .table import read_file
+from .trial import Trial, metrics, rank, rank_by_words
 
 KINDS = ("embedder", "late", "reranker")
-DEPTH = 100  # texts of a ranking, as far as recall@100 looks
 POOL = 16  # wrong texts mined for each question, of which a step draws some
 SMALL = 512  # hidden size below which a model learns with the rate of the course's own
 
@@ -108,45 +107,28 @@ def _parts(data, held_out, columns: Sequence[str], seed: int) -> tuple[list[Pair
 # ---- judging ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Trial:
-    """Held-out questions, the texts they are searched for among, and for each question the right ones' numbers."""
+def trial_of(train: Sequence[Pair], tested: Sequence[Pair]) -> Trial:
+    """The questions of the held-out pairs, searched for among all texts of both parts."""
+    documents = list(dict.fromkeys(pair.document for pair in [*tested, *train]))
+    # Equal scores go to the lower number: in the order of the parts, the right texts would win every tie.
+    np.random.default_rng(0).shuffle(documents)
+    number = {document: i for i, document in enumerate(documents)}
+    relevant: dict[str, set[int]] = {}
+    for pair in tested:
+        relevant.setdefault(pair.query, set()).add(number[pair.document])
+    return Trial(list(relevant), documents, list(relevant.values()))
 
-    queries: list[str]
-    documents: list[str]
-    relevant: list[set[int]]
 
-    @classmethod
-    def of(cls, train: Sequence[Pair], tested: Sequence[Pair]) -> Trial:
-        documents = list(dict.fromkeys(pair.document for pair in [*tested, *train]))
-        # Equal scores go to the lower number: in the order of the parts, the right texts would win every tie.
-        np.random.default_rng(0).shuffle(documents)
-        number = {document: i for i, document in enumerate(documents)}
-        relevant: dict[str, set[int]] = {}
-        for pair in tested:
-            relevant.setdefault(pair.query, set()).add(number[pair.document])
-        return cls(list(relevant), documents, list(relevant.values()))
+def judge(ranking: Tensor, trial: Trial) -> dict[str, float]:
+    """The metrics of a ranking (Q, min(100, N)), and the 95 % interval of the first over questions."""
+    low, high = bootstrap_interval(reciprocal_ranks(ranking, trial.relevant))
+    return metrics(ranking, trial) | {"mrr@10 low": low, "mrr@10 high": high}
 
-    def judge(self, indices: Tensor) -> dict[str, float]:
-        """Rankings (Q, min(100, N)) -> the metrics, and the 95 % interval of the first over questions."""
-        found = evaluate_ranking(indices, self.relevant, documents=len(self.documents))
-        low, high = bootstrap_interval(reciprocal_ranks(indices, self.relevant))
-        return found | {"mrr@10 low": low, "mrr@10 high": high}
 
-    def by_words(self) -> Tensor:
-        return Bm25(self.documents).top_k(self.queries, DEPTH)[1]
-
-    def by_vectors(self, model: Retriever, dtype: torch.dtype) -> tuple[Tensor, int]:
-        """(indices (Q, min(100, N)), texts that were too long)."""
-        queries = model.encode(self.queries, "query", dtype=dtype)
-        documents = model.encode(self.documents, "document", dtype=dtype, bar=True)
-        top_k = exact_top_k if isinstance(model, Embedder) else late_top_k
-        return top_k(queries, documents, DEPTH)[1], model.cut
-
-    def reranked(self, reranker: Reranker, first: Tensor) -> Tensor:
-        """A first stage's ranking with its best in a new order; what was not read stays below."""
-        best = reranker.rerank_indices(self.queries, self.documents, first[:, :CANDIDATES])[1]
-        return torch.cat([best, first[:, CANDIDATES:]], dim=1)
+def rerank(reranker: Reranker, trial: Trial, first: Tensor) -> Tensor:
+    """A first stage's ranking with its best in a new order; what was not read stays below."""
+    best = reranker.rerank_indices(trial.queries, trial.documents, first[:, :CANDIDATES])[1]
+    return torch.cat([best, first[:, CANDIDATES:]], dim=1)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -167,9 +149,9 @@ def run_train(
         raise InputError("--negatives are a reranker's; the others take all other texts of the batch")
     columns, seed = columns or ("query", "document"), seed or 0
     train, tested = _parts(data, held_out, columns, seed)
-    trial = Trial.of(train, tested)
-    first = trial.by_words()
-    rankings = {"BM25": trial.judge(first)}  # before training: a package that is missing is told at once
+    trial = trial_of(train, tested)
+    first = rank_by_words(trial)
+    rankings = {"BM25": judge(first, trial)}  # before training: a package that is missing is told at once
     out, dtype = prepare_output_folder(out), default_dtype(device)[0] if device.type == "cuda" else torch.float32
     given = dict(rate=rate, epochs=3 if epochs is None else epochs, batch_size=batch_size, max_length=max_length,
                  seed=seed, negatives=negatives)  # fmt: skip
@@ -182,8 +164,8 @@ def run_train(
     facts = provenance(device, kind=kind, model=str(name), pairs=len(train), held_out=len(tested), **vars(settings))
     records = [
         {**facts, "ranking": ranking, "what": what, "value": value, "unit": "share", "seconds": seconds}
-        for ranking, metrics in rankings.items()
-        for what, value in metrics.items()
+        for ranking, found in rankings.items()
+        for what, value in found.items()
     ]
     write_text_atomic(out / "results.json", json.dumps(records, indent=1) + "\n")
     print(f"kept: {out}")
@@ -198,13 +180,13 @@ def _train_retriever(name, kind, train, trial: Trial, first, given, out, device,
         document_length=model.max_length, seed=given["seed"],
     )  # fmt: skip
     print(describe(settings), flush=True)
-    before = trial.judge(trial.by_vectors(model, dtype)[0])
+    before = judge(rank(model, trial, dtype=dtype, bar=True), trial)
     run = train_retriever(model, train, settings, device=device, dtype=dtype, label=kind)
-    indices, cut = trial.by_vectors(model, dtype)
+    ranking = rank(model, trial, dtype=dtype, bar=True)
     print(f"trained in {run.seconds:.0f} s, {run.pairs_per_second:,.0f} pairs/s; "
-          f"{cut:,} of {len(trial.documents):,} texts cut to {model.max_length:,} tokens")  # fmt: skip
+          f"{model.cut:,} of {len(trial.documents):,} texts cut to {model.max_length:,} tokens")  # fmt: skip
     save_retriever(model, out)
-    return settings, run.seconds, {"untrained": before, kind: trial.judge(indices)}
+    return settings, run.seconds, {"untrained": before, kind: judge(ranking, trial)}
 
 
 def _train_reranker(name, kind, train, trial: Trial, first, given, out, device, dtype):
@@ -226,7 +208,7 @@ def _train_reranker(name, kind, train, trial: Trial, first, given, out, device, 
     print(f"trained in {run.seconds:.0f} s, {run.examples / run.seconds:,.0f} pairs/s; "
           f"{run.cut:,} of {run.examples:,} pairs cut to {length:,} tokens")  # fmt: skip
     run.reranker.save(out)
-    found = trial.judge(trial.reranked(run.reranker, first))
+    found = judge(rerank(run.reranker, trial, first), trial)
     return settings, run.seconds, {f"BM25, best {CANDIDATES} reranked": found}
 
 
@@ -267,7 +249,7 @@ def table(rankings: dict[str, dict[str, float]]) -> str:
     names = [name for name in next(iter(rankings.values())) if " " not in name]
     width = max(map(len, rankings))
     lines = [" " * width + f"  {names[0]:<20}" + "".join(f"{name:>12}" for name in names[1:])]
-    for ranking, metrics in rankings.items():
-        interval = f"{metrics[names[0]]:.3f} ({metrics[names[0] + ' low']:.3f}-{metrics[names[0] + ' high']:.3f})"
-        lines.append(f"{ranking:<{width}}  {interval:<20}" + "".join(f"{metrics[name]:>12.3f}" for name in names[1:]))
+    for ranking, found in rankings.items():
+        interval = f"{found[names[0]]:.3f} ({found[names[0] + ' low']:.3f}-{found[names[0] + ' high']:.3f})"
+        lines.append(f"{ranking:<{width}}  {interval:<20}" + "".join(f"{found[name]:>12.3f}" for name in names[1:]))
     return "\n".join(lines)
