@@ -7,6 +7,7 @@ written. The browser is the system's; Playwright brings none.
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -211,6 +212,12 @@ class Lesson:
         """What the cell has printed."""
         return "\n".join(self.cells.nth(cell).locator(".jp-OutputArea-output pre").all_text_contents()).strip()
 
+    def verdict(self, cell: int) -> tuple[str, tuple[int, ...]]:
+        """(what a check says, without its sign; red, green and blue of the ground on which its first words stand)."""
+        (badge,) = self.cells.nth(cell).locator(".jp-OutputArea-output pre b").all()
+        ground = badge.evaluate("one => getComputedStyle(one).backgroundColor")
+        return self.text(cell).partition(" ")[2], tuple(map(int, re.findall(r"\d+", ground)))
+
     def source(self, cell: int) -> str:
         return "\n".join(self.cells.nth(cell).locator(".cm-line").all_text_contents())
 
@@ -220,8 +227,9 @@ class Lesson:
         return self.cells.nth(cell).locator(".jp-OutputArea-output img").evaluate_all(script)
 
     def live_picture(self, cell: int) -> str:
-        """The address (its bytes) of the picture under the cell's sliders."""
-        return self.cells.nth(cell).locator(".widget-output img").get_attribute("src")
+        """The address (its bytes) of the one picture that the cell shows beside its sliders."""
+        (picture,) = self.pictures(cell)
+        return picture["src"]
 
     def errors(self) -> list[str]:
         """The error of each cell that has one ("ZeroDivisionError: ..."), from the notebook as Ctrl-S saves it.
@@ -285,13 +293,13 @@ class Lesson:
             keyboard.type(line)
 
     def move_slider(self, cell: int, name: str, key: str) -> None:
-        """Press an arrow key on the handle of the slider `name`; returns when the picture below is another one."""
+        """Press an arrow key on the handle of the slider `name`; returns when the cell's picture is another one."""
         before = self.live_picture(cell)
         self.cells.nth(cell).locator(".widget-slider").filter(has_text=name).get_by_role("slider").press(key)
         self._wait(
             """([cell, before]) => {
                 const one = document.querySelectorAll('.jp-Notebook .jp-Cell')[cell];
-                const picture = one.querySelector('.widget-output img');
+                const picture = one.querySelector('.jp-OutputArea-output img');
                 return picture && picture.complete && picture.src !== before;
             }""",
             [cell, before],

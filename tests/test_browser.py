@@ -89,10 +89,10 @@ def test_a_student_runs_a_lesson_moves_a_slider_and_solves_an_exercise(browser, 
         assert sum(expected.values()) >= 5
         for place, count in expected.items():
             pictures = seen.pictures(place)
-            assert len(pictures) >= count, f"cell {place} shows {len(pictures)} pictures, {count} are stored"
+            assert len(pictures) == count, f"cell {place} shows {len(pictures)} pictures, {count} are stored"
             assert all(picture["pixels"] > 300 and picture["width"] > 300 for picture in pictures), pictures
 
-        # A slider: its picture follows, and comes back with it.
+        # A slider: its picture, the only one, follows, and comes back with it.
         sliders = cell_with(lesson, "interact.slider(")
         first = seen.live_picture(sliders)
         assert first.startswith("data:image/png;base64,")
@@ -105,17 +105,20 @@ def test_a_student_runs_a_lesson_moves_a_slider_and_solves_an_exercise(browser, 
         seen.move_slider(sliders, "distance", "ArrowLeft")
         assert seen.live_picture(sliders) == first
 
-        # An exercise: open, then answered wrongly, then rightly.
+        # An exercise: open, then answered wrongly, then rightly; the check turns from amber to red to green.
         (solution,) = [solution for _, name, _, solution in exercises_of(LESSON) if name == "turn"]
         wrong, words = next(planted for planted in PLANTED["check_turn"] if "the other way" in planted[1])
         place = cell_with(lesson, "checks.check_turn(")
-        assert seen.text(place) == "to do: fill in turn, then run this cell again"
-        for answer, line in [(wrong, f"not yet: .*{words}"), (solution, "passed: turn .+")]:
+        line, (red, green, blue) = seen.verdict(place)
+        assert line == "to do: fill in turn, then run this cell again" and min(red, green) > 2 * blue
+        for answer, line, is_green in [(wrong, f"not yet: .*{words}", False), (solution, "passed: turn .+", True)]:
             typed = f"{answer.strip()}\n\n\n_ = checks.check_turn(turn)"
             seen.write(place, typed)
             assert seen.source(place) == typed
             seen.run(place)
-            assert re.fullmatch(line + ".*", seen.text(place)), seen.text(place)
+            said, (red, green, blue) = seen.verdict(place)
+            assert re.fullmatch(line + ".*", said), said
+            assert green > 2 * max(red, blue) if is_green else red > 2 * max(green, blue)
         assert seen.errors() == []
     assert LESSON.read_bytes() == before
 

@@ -1,13 +1,16 @@
 """The checks themselves; that solutions pass and planted mistakes fail is tested per lesson in test_notebooks.py."""
 
+import html
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from modernbert_edu.classroom import checks
-from modernbert_edu.classroom.checks.machinery import NotYet, check, compare
+from modernbert_edu.classroom.checks import machinery
+from modernbert_edu.classroom.checks.machinery import LOOKS, NotYet, check, compare
 from modernbert_edu.measure.flops import pairs_in_window
 from modernbert_edu.unpadding import Layout
 
@@ -52,6 +55,45 @@ def test_whatever_a_learner_wrote_gives_one_line_and_false(answer, line, capsys)
     assert check_double(answer) is False
     out, err = capsys.readouterr()
     assert out.startswith(line) and out.count("\n") == 1 and err == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "right"),
+    [
+        (lambda x: 2 * x, "passed", True),
+        (lambda x: x * x, "not yet", False),
+        (raising(ValueError("<b>a < b & c</b>")), "not yet", False),
+        (raising(NotImplementedError()), "to do", False),
+    ],
+)
+def test_a_notebook_shows_the_same_words_in_colour(answer, verdict, right, monkeypatch, capsys):
+    import IPython.display
+
+    check_double(answer)
+    printed, bundles = capsys.readouterr().out.rstrip("\n"), []
+    monkeypatch.setattr(machinery, "_in_notebook", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: bundles.append(bundle))
+    assert check_double(answer) is right and capsys.readouterr().out == ""
+    (bundle,) = bundles
+    assert bundle["text/plain"] == printed
+    sign, ground, _ = LOOKS[verdict]
+    assert html.unescape(re.sub("<[^>]*>", "", bundle["text/html"])) == f"{html.unescape(sign)} {printed}"
+    assert re.search(f'<b style="background-color: {ground}[^>]*>{sign} {verdict}</b>', bundle["text/html"])
+
+
+def luminance(colour):
+    """Relative luminance by WCAG 2: 0 black, 1 white."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("verdict", LOOKS)
+def test_a_verdict_can_be_read_and_does_not_hang_on_its_colour(verdict):
+    sign, ground, ink = LOOKS[verdict]
+    low, high = sorted([luminance(ground), luminance(ink)])
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+    assert [other[0] for other in LOOKS.values()].count(sign) == 1
 
 
 def test_an_unknown_mistake_is_located(capsys):

@@ -1,48 +1,50 @@
 """Sliders in a lesson, where there is somebody to move them.
 
-The picture is always drawn once, as it is stored with the lesson. A slider is added only in a live JupyterLab with
-ipywidgets installed: a stored widget would be a grey box to everyone else.
+There is one picture. It is stored with the lesson as every picture is, and a slider draws it anew in its place. The
+sliders are added only in a live JupyterLab with ipywidgets installed: a stored one would be a grey box to all others.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from importlib.util import find_spec
 
-from .show import show_figure
+from .live import watched
+from .show import figure_bundle, show_figure
 
 
 def interactive() -> bool:
     """Whether a reader can move a slider here: a notebook that no runner executes, with ipywidgets installed."""
-    if os.environ.get("MODERNBERT_EDU_STATIC") or os.environ.get("PYTEST_CURRENT_TEST"):
-        return False
-    try:
-        import ipywidgets  # noqa: F401
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return get_ipython() is not None and hasattr(get_ipython(), "kernel")
+    return watched() and find_spec("ipywidgets") is not None
 
 
 def slider(draw: Callable, text: str, **ranges: tuple[float, float, float, float]) -> None:
-    """Show `draw(**values)`, a matplotlib Figure, at the start values; live, with a slider for each name.
+    """Show `draw(**values)`, a matplotlib Figure, at the start values; live, with a slider for each name above it.
 
     `ranges` are name=(low, high, step, start); whole numbers make whole steps. `text` says what is in the picture.
     """
     starts = {name: start for name, (_, _, _, start) in ranges.items()}
-    show_figure(draw(**starts), text)
     if not interactive():
+        show_figure(draw(**starts), text)
         return
     import ipywidgets
     from IPython.display import display
 
-    def make(low, high, step, start):
-        kind = ipywidgets.IntSlider if all(isinstance(x, int) for x in (low, high, step, start)) else None
-        kind = kind or ipywidgets.FloatSlider
-        return kind(value=start, min=low, max=high, step=step, continuous_update=False)
+    sliders = {name: _slider(name, *limits) for name, limits in ranges.items()}
+    display(ipywidgets.VBox(list(sliders.values())))
+    picture = display(figure_bundle(draw(**starts), text), raw=True, display_id=True)
 
-    sliders = {name: make(*limits) for name, limits in ranges.items()}
-    for name, one in sliders.items():
-        one.description = name
-    output = ipywidgets.interactive_output(lambda **values: show_figure(draw(**values), text), sliders)
-    display(ipywidgets.VBox([*sliders.values(), output]))
+    def moved(_) -> None:
+        values = {name: one.value for name, one in sliders.items()}
+        picture.update(figure_bundle(draw(**values), text), raw=True)
+
+    for one in sliders.values():
+        one.observe(moved, names="value")
+
+
+def _slider(name: str, low: float, high: float, step: float, start: float):
+    import ipywidgets
+
+    whole = all(isinstance(x, int) for x in (low, high, step, start))
+    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+    return kind(value=start, min=low, max=high, step=step, description=name, continuous_update=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..measure.plots import line_style, new_figure, png_bytes
+from ..measure.plots import line_style, new_figure, png_bytes, style
 from ..runtime import _in_notebook
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class LivePlot:
         now = time.monotonic()
         self._next_time = now + max(SECONDS_BETWEEN, (now - start) / DRAWING_SHARE)
 
+    @style()
     def figure(self) -> Figure:
         """The figure of all records so far. It does not move any more."""
         from matplotlib.ticker import EngFormatter
@@ -74,9 +75,6 @@ class LivePlot:
         figure = new_figure(7.2, 4.2)
         ax = figure.add_subplot()
         figure.subplots_adjust(left=0.11, right=0.97, top=0.9, bottom=0.2)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
         ax.set_title(self.title)
         ax.set_ylabel(self.y)
         names = {"tokens": "training tokens seen", "step": "training step", "seconds": "training time in s"}
@@ -86,7 +84,7 @@ class LivePlot:
         for model in dict.fromkeys(record["model"] for record in self.records):
             self._draw_model(ax, model)
         if self.records:
-            ax.legend(frameon=False, fontsize=8.5)
+            ax.legend()
         devices = dict.fromkeys(record["device"] for record in self.records if record.get("device"))
         if devices:
             text = "measured on " + " / ".join(devices)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from modernbert_edu.errors import InputError
-from modernbert_edu.measure.plots import png_bytes
+from modernbert_edu.measure import plots
 
 
 def show_figure(figure, text: str) -> None:
@@ -25,10 +25,16 @@ def show_figure(figure, text: str) -> None:
 
     Rendered here and not by pyplot: a lesson neither needs a backend nor changes anyone's global settings.
     """
-    png = base64.b64encode(png_bytes(figure)).decode()
-    _display({"image/png": png, "text/plain": f"[figure: {text}]"})
+    _display(figure_bundle(figure, text))
 
 
+def figure_bundle(figure, text: str) -> dict[str, str]:
+    """What a notebook shows of a `Figure`: its picture, and the words for where there are no pictures."""
+    png = base64.b64encode(plots.png_bytes(figure)).decode()
+    return {"image/png": png, "text/plain": f"[figure: {text}]"}
+
+
+@plots.style()
 def show_attention(weights: Tensor, tokens: Sequence[str], title: str, darkest: float | None = None) -> None:
     """Heat maps of attention weights, (S, S) or one for each head (H, S, S); a row is a query and sums to 1.
 
@@ -42,30 +48,33 @@ def show_attention(weights: Tensor, tokens: Sequence[str], title: str, darkest: 
         raise InputError(f"weights {tuple(weights.shape)} do not fit {S} tokens: give (S, S) or (H, S, S)")
     darkest = darkest or min(1.0, math.ceil(10 * weights.max().item()) / 10)
     side = max(2.6, 0.55 * S + 0.9)
-    figure, axes = _figure(side * H + 0.9, side + 0.5, columns=H)
+    figure, axes = plots.panels(side * H + 0.9, side + 0.5, H)
     for head, axis in enumerate(axes):
-        image = axis.imshow(weights[head].numpy(), cmap="Greys", vmin=0, vmax=darkest)
+        image = axis.imshow(weights[head].numpy(), vmin=0, vmax=darkest)
+        plots.frame_image(axis)
         _name_cells(axis, tokens, tokens)
         axis.set(xlabel="key: looked at", ylabel="query: who looks" if head == 0 else "")
-        axis.set_title(f"head {head}" if H > 1 else "", fontsize=10)
+        axis.set_title(f"head {head}" if H > 1 else "")
         _write_values(axis, weights[head], darkest)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title)
     figure.colorbar(image, ax=axes, label="weight", shrink=0.8)
     show_figure(figure, f"{title}, {H} x {S} x {S} weights")
 
 
+@plots.style()
 def show_mask(mask: Tensor, title: str, tokens: Sequence[str] | None = None) -> None:
     """A boolean mask, (queries, keys): a dark cell means the row's token may look at the column's."""
     mask = mask.detach().cpu()
     if mask.dtype != torch.bool or mask.dim() != 2:
         raise InputError(f"a mask is boolean with two axes, not {mask.dtype} {tuple(mask.shape)}")
     queries, keys = mask.shape
-    figure, (axis,) = _figure(4.4, 4.4 * min(1.5, max(0.4, queries / keys)) + 0.4)
-    axis.imshow(mask.numpy(), cmap="Greys", vmin=0, vmax=1.4)
+    figure, (axis,) = plots.panels(4.4, 4.4 * min(1.5, max(0.4, queries / keys)) + 0.4, 1)
+    axis.imshow(mask.numpy(), vmin=0, vmax=1.4)
+    plots.frame_image(axis)
     if tokens is not None:
         _name_cells(axis, tokens, tokens)
     axis.set(xlabel="key", ylabel="query")
-    axis.set_title(f"{title}\n{int(mask.sum()):,} of {mask.numel():,} pairs are allowed (dark)", fontsize=10)
+    axis.set_title(f"{title}\n{int(mask.sum()):,} of {mask.numel():,} pairs are allowed (dark)")
     show_figure(figure, f"{title}, {int(mask.sum()):,} of {mask.numel():,} pairs allowed")
 
 
@@ -128,14 +137,6 @@ def _plain(cells, columns, right) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
 
 
-def _figure(width: float, height: float, columns: int = 1):
-    """A figure (inches) without pyplot, and its axes in a row."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
 def _name_cells(axis, rows: Sequence[str], columns: Sequence[str]) -> None:
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(rows)), rows)
@@ -148,7 +149,7 @@ def _write_values(axis, values: Tensor, darkest: float) -> None:
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
             color = "white" if value > 0.5 * darkest else "black"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
 
 
 def _display(bundle: dict[str, str]) -> None:

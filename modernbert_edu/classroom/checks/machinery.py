@@ -1,8 +1,10 @@
-"""What the checks share. `check_NAME(your_function)` prints one line and returns True or False.
+"""What the checks share. `check_NAME(your_function)` says one line and returns True or False.
 
     passed: attend agrees with the plain loops on 6 inputs
     not yet: with S 4, K 8: the scores were not divided by sqrt(K)
     to do: fill in attend, then run this cell again
+
+In a notebook the first words stand on green, red or amber; elsewhere the line is printed.
 
 A check never raises for what a learner wrote, so that "Run All" reaches the end of a lesson. It compares with torch's
 own operation or with the definition in plain loops, on seeded random inputs of several shapes, and it knows the usual
@@ -13,11 +15,21 @@ returns what to say when it passed, and bears the decorator `check`.
 from __future__ import annotations
 
 import functools
+import html
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from modernbert_edu.runtime import _in_notebook
+
+# Sign, ground and ink of each verdict's first words. The signs and the words say it without colours, too.
+LOOKS = {
+    "passed": ("&#10004;", "#1b7a2f", "#ffffff"),  # a tick on green
+    "not yet": ("&#10008;", "#b71c1c", "#ffffff"),  # a cross on red
+    "to do": ("&#9998;", "#ffb300", "#000000"),  # a pencil on amber
+}
 
 
 class NotYet(Exception):
@@ -25,7 +37,7 @@ class NotYet(Exception):
 
 
 def check(body: Callable[[Callable], str]) -> Callable[[Callable], bool]:
-    """Turn `body(fn) -> praise` into a check that prints one line and returns whether the answer is right."""
+    """Turn `body(fn) -> praise` into a check that says one line and returns whether the answer is right."""
 
     @functools.wraps(body)
     def checked(fn: Callable) -> bool:
@@ -50,8 +62,21 @@ def check(body: Callable[[Callable], str]) -> Callable[[Callable], bool]:
 
 
 def _say(verdict: bool, line: str) -> bool:
-    print(line)
+    if _in_notebook():
+        from IPython.display import display
+
+        display({"text/html": in_colour(line), "text/plain": line}, raw=True)
+    else:
+        print(line)
     return verdict
+
+
+def in_colour(line: str) -> str:
+    """HTML with the same words: "passed: ..." with its verdict on green, and so on."""
+    verdict, rest = line.split(":", 1)
+    sign, ground, ink = LOOKS[verdict]
+    badge = f'<b style="background-color: {ground}; color: {ink}; padding: 2px 6px">{sign} {verdict}</b>'
+    return f'<pre style="margin: 0; white-space: pre-wrap; word-break: normal">{badge}:{html.escape(rest)}</pre>'
 
 
 def compare(
