@@ -1,6 +1,7 @@
 """Contrastive training: the loss by hand, gradient caching equal to the whole batch, and a retriever that learns."""
 
 import math
+import time
 import warnings
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from modernbert_edu.tasks.contrastive import (
     train_retriever,
 )
 from modernbert_edu.tasks.library import Pair
+from modernbert_edu.tasks.loop import Paused
 
 WORDS = "red green blue black white pink brown grey gold teal plum rust lime navy jade ruby".split()
 PAIRS = [Pair(f"the color {word}", f"paint({word!r}, {i % 3})", f"package{i % 4}", f"{word}.py")
@@ -185,3 +187,23 @@ def test_too_few_pairs_and_a_loss_that_is_no_number_say_so(tokenizer):
         model.encoder.embeddings.tok_embeddings.weight[:] = float("nan")
     with pytest.raises(InputError, match="not a number after 1 steps; lower the learning rate"):
         train_retriever(model, PAIRS, ContrastiveSettings(rate=1e-3, steps=2, batch_size=4))
+
+
+@pytest.mark.parametrize("made", [Embedder, TokenEmbedder])
+def test_a_paused_training_goes_on_to_the_same_bits(tokenizer, made, tmp_path):
+    """Also with dropout, whose random numbers go on where they were."""
+    chosen = ContrastiveSettings(rate=1e-3, steps=7, batch_size=4, query_length=8, document_length=16)
+
+    def train(**options):
+        model = retriever(tokenizer, made, "bert", mlp_dropout=0.1)
+        run = train_retriever(model, PAIRS, chosen, evaluate=lambda m: {"x": 1.0}, eval_every=2, **options)
+        return model.state_dict(), run
+
+    whole, run = train()
+    for step in (2, 4, 6):
+        with pytest.raises(Paused, match=f"after step {step} of 7"):
+            train(out=tmp_path, deadline=0.0)
+    parts, resumed = train(out=tmp_path, deadline=time.monotonic() + 600)
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+    without_seconds = [[{k: v for k, v in r.items() if k != "seconds"} for r in x.history] for x in (run, resumed)]
+    assert without_seconds[0] == without_seconds[1] and resumed.pairs == run.pairs == 28

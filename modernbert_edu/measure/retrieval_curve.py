@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..beginning import new_model
 from ..classroom.scale.search import SearchScale
 from ..config import EncoderConfig
 from ..data.tokenizer import Tokenizer
@@ -34,7 +36,7 @@ from ..tasks.contrastive import train_retriever
 from ..tasks.default_model import contrastive_settings
 from . import plots
 from .headline import reached
-from .retrieval import LibraryData, judge_by_words, judging, learn_tokenizer, library_data, new_model
+from .retrieval import LibraryData, judge_by_words, judging, learn_tokenizer, library_data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,15 +49,20 @@ TASKS = {"code": "Docstring to function", "prose": "First sentence to the rest"}
 
 def load_data(sizes: SearchScale) -> LibraryData:
     return library_data(
-        per_package=sizes.per_package, modules_per_package=sizes.modules_per_package, queries=sizes.queries,
+        per_package=sizes.per_package, trained_per_package=sizes.trained_per_package,
+        modules_per_package=sizes.modules_per_package, queries=sizes.queries,
         held_out_share=sizes.held_out_share, installed=sizes.installed, seed=sizes.seed,
     )  # fmt: skip
 
 
 def run_curve(
-    data: LibraryData, sizes: SearchScale, device: torch.device, out: Path, models: Sequence[str], seeds: Sequence[int]
-) -> list[dict]:
-    """The records of all runs of these models and seeds, and BM25's on the same questions."""
+    data: LibraryData, sizes: SearchScale, device: torch.device, out: Path, models: Sequence[str], seeds: Sequence[int],
+    deadline: float | None = None,
+) -> list[dict]:  # fmt: skip
+    """The records of all runs of these models and seeds, and BM25's on the same questions.
+
+    Raises `Paused` where a run would last beyond `deadline` (time.monotonic); its state is kept in `out`.
+    """
     path = prepare_output_folder(out) / f"{NAME}.jsonl"
     done = read_jsonl(path) if path.exists() else []
     records = []
@@ -68,19 +75,20 @@ def run_curve(
     tokenizer = learn_tokenizer(data, sizes.vocab_size, sizes.tokenizer_characters, sizes.seed)
     for name in models:
         for seed in seeds:
-            records += _run(name, seed, data, tokenizer, sizes, device, path, done)
+            records += _run(name, seed, data, tokenizer, sizes, device, path, done, deadline)
     return records
 
 
 def _run(
-    name: str, seed: int, data: LibraryData, tokenizer: Tokenizer, sizes: SearchScale, device, path: Path, done
+    name: str, seed: int, data: LibraryData, tokenizer: Tokenizer, sizes: SearchScale, device, path: Path, done,
+    deadline,
 ) -> list[dict]:  # fmt: skip
     bert = name == "BERT"
     preset, rate = (sizes.bert_preset, sizes.bert_rate) if bert else (sizes.modernbert_preset, sizes.modernbert_rate)
     settings = contrastive_settings(sizes, rate, sizes.steps, seed)
     lm = new_model(preset, tokenizer, seed, like=sizes.bert_preset, unpad=True)
     config: EncoderConfig = lm.config
-    facts = dict(config=config.to_dict(), settings=vars(settings), tokenizer=tokenizer.fingerprint, dtype=sizes.dtype,
+    facts = dict(config=config.identity(), settings=vars(settings), tokenizer=tokenizer.fingerprint, dtype=sizes.dtype,
                  device=describe_device(device), questions=_digest(data))  # fmt: skip
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     found = [record for record in done if record.get("run") == key]
@@ -91,6 +99,7 @@ def _run(
     run = train_retriever(
         model, data.train, settings, device=device, dtype=getattr(torch, sizes.dtype), label=name,
         evaluate=judging(data, tuple(TASKS)), eval_every=max(1, sizes.steps // sizes.evaluations),
+        out=path.parent / f"{NAME}-{key}", deadline=deadline,
     )  # fmt: skip
     more = dict(run=key, learning_rate=rate, parameters=config.num_parameters(), train_pairs=len(data.train))
     records = []
@@ -99,6 +108,7 @@ def _run(
             task, _, metric = record["what"].partition(" ")
             records.append({**record, **more, "what": metric, "task": task})
     append_jsonl(path, records)
+    shutil.rmtree(path.parent / f"{NAME}-{key}", ignore_errors=True)  # the state to go on from
     ends = ", ".join(f"{task} {curve(records, name, task)[0][-1][1]:.3f}" for task in TASKS)
     print(f"{name}, seed {seed}: {METRIC} {ends}; {run.pairs:,} pairs in {run.seconds:.0f} s", flush=True)
     return records
@@ -154,6 +164,7 @@ def describe(records: Sequence[dict], task: str = "code") -> str:
     return f"{TASKS[task]}: BM25 has {METRIC} {goal:.3f}; " + ", ".join(parts)
 
 
+@plots.style()
 def plot_curve(records: Sequence[dict]) -> Figure:
     """MRR@10 against training pairs, a panel a task, a line a seed; BM25, which needs none, is level."""
     if not any(curve(records, model, "code") for model in MODELS):
@@ -175,11 +186,9 @@ def plot_curve(records: Sequence[dict]) -> Figure:
         ax.set_ylim(bottom=0)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.locator_params(axis="x", nbins=5)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
         queries = next(r["queries"] for r in records if r["model"] == "BM25" and r["task"] == task)
-        ax.set_title(f"{title}, {queries:,} questions", fontsize=10)
-    figure.axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+        ax.set_title(f"{title}, {queries:,} questions")
+    figure.axes[0].legend(loc="lower right")
     return plots.finish(figure, [r for r in records if r["model"] != "BM25"], True)
 
 

@@ -10,8 +10,11 @@ Letters: N questions of a batch, M texts (N or more), D size of a vector, S toke
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +24,11 @@ from ..data.batches import SequenceBatches, pad_batch
 from ..errors import InputError
 from ..retriever import Retriever, TokenEmbedder
 from ..runtime import seed_everything
+from ..training.checkpoints import Checkpoint, keep_only, newest_checkpoint, save_checkpoint
 from ..training.optim import parameter_groups
 from ..training.pretrain import autocast
 from .library import Pair
-from .loop import train_steps
+from .loop import Paused, train_steps
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,16 @@ def train_retriever(
     label: str = "retriever",
     evaluate: Callable[[Retriever], dict[str, float]] | None = None,
     eval_every: int | None = None,
+    out: Path | None = None,
+    deadline: float | None = None,
 ) -> RetrieverRun:
     """Train `model` in place on (query, document) pairs, AdamW, linear warm-up and decay.
 
     Each step draws `batch_size` pairs; a text's negatives are the other texts of its batch. `evaluate(model)` gives
-    metrics, before the first step, every `eval_every` steps and at the end. Raises `InputError` where the loss stops
-    being a number, or there are fewer pairs than a batch holds.
+    metrics, before the first step, every `eval_every` steps and at the end. With `out`, the state is kept there after
+    each evaluation, and a stopped training goes on from it, to the same bits on a CPU; it raises `Paused` where the
+    next stretch would last beyond `deadline` (time.monotonic). Raises `InputError` where the loss stops being a
+    number, or there are fewer pairs than a batch holds.
     """
     if len(pairs) < settings.batch_size:
         raise InputError(f"{len(pairs)} pairs do not fill a batch of {settings.batch_size}; give more pairs")
@@ -131,18 +139,56 @@ def train_retriever(
     seed_everything(settings.seed)
     model.to(device).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.rate, betas=(0.9, 0.98))
-    run = RetrieverRun(0.0, 0)
+    run, begun = RetrieverRun(0.0, 0), 0
+    if out is not None and (checkpoint := newest_checkpoint(out)):
+        begun = _go_on(model, optimizer, run, checkpoint, device)
+    stretch = time.monotonic()
+
+    def keep(number: int) -> None:
+        nonlocal stretch
+        if out is not None:
+            _keep(model, optimizer, run, number, out, device)
+            keep_only(out, {number})
+            now, last = time.monotonic(), stretch
+            if deadline is not None and now + (now - last) > deadline:
+                raise Paused(f"{label} paused after step {number:,} of {settings.steps:,}")
+            stretch = now
 
     def step(chosen: list[Pair]) -> float:
         run.pairs += len(chosen)
         return _step(model.train(), optimizer, chosen, settings, device, dtype)
 
     train_steps(
-        run, optimizer, _batches(pairs, settings), step, settings, label=label, seen=lambda: run.pairs,
-        judge=lambda: evaluate(model) if evaluate else {}, eval_every=eval_every,
+        run, optimizer, islice(_batches(pairs, settings), begun, None), step, settings, label=label,
+        seen=lambda: run.pairs, judge=lambda: evaluate(model) if evaluate else {}, eval_every=eval_every, begun=begun,
+        keep=keep,
     )  # fmt: skip
     model.eval()
     return run
+
+
+def _keep(model: Retriever, optimizer: torch.optim.Optimizer, run: RetrieverRun, step: int, out: Path, device) -> None:
+    moments = {f"{place}.{name}": tensor for place, state in optimizer.state_dict()["state"].items()
+               for name, tensor in state.items()}  # fmt: skip
+    random = {f"random.{i}": state for i, state in enumerate(_random_state(device)) if state is not None}
+    state = dict(step=step, seconds=run.seconds, pairs=run.pairs, history=run.history)
+    save_checkpoint(out, model.state_dict(), {**moments, **random}, state)
+
+
+def _go_on(model: Retriever, optimizer: torch.optim.Optimizer, run: RetrieverRun, checkpoint: Checkpoint, device):
+    """Put everything back as it was: -> steps done."""
+    model.load_state_dict(checkpoint.weights())
+    random, states = {}, {}
+    for key, tensor in checkpoint.optimizer_state().items():
+        place, name = key.split(".")
+        if place == "random":
+            random[int(name)] = tensor
+        else:
+            states.setdefault(int(place), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    _set_random_state((random[0], random.get(1)), device)
+    run.seconds, run.pairs, run.history = (checkpoint.state[name] for name in ("seconds", "pairs", "history"))
+    return checkpoint.step
 
 
 def _batches(pairs: Sequence[Pair], settings: ContrastiveSettings) -> Iterator[list[Pair]]:

@@ -12,14 +12,20 @@ from ..runtime import progress
 from ..training.schedule import linear
 
 
+class Paused(Exception):
+    """A training stopped between two of its parts for lack of time, its state kept: the same call goes on."""
+
+
 def train_steps(
     run, optimizer: torch.optim.Optimizer, batches: Iterable, step: Callable[..., float], settings, *, label: str,
-    seen: Callable[[], int], judge: Callable[[], dict[str, float]], eval_every: int | None,
+    seen: Callable[[], int], judge: Callable[[], dict[str, float]], eval_every: int | None, begun: int = 0,
+    keep: Callable[[int], None] = lambda number: None,
 ) -> None:  # fmt: skip
     """`step(batch) -> loss` for every batch, at `settings.rate` with a linear warm-up and decay over `settings.steps`.
 
     `run.seconds` counts the steps alone, and `run.history` gets their losses and what `judge` finds: before the first
-    step, every `eval_every` steps and at the end. `seen` says how many pairs have been trained on.
+    step, every `eval_every` steps and at the end. `seen` says how many pairs have been trained on. `keep(number)` is
+    called after each judging but the first and the last; a training that goes on has `begun` steps behind it.
     Raises `InputError` where the loss stops being a number.
     """
     warmup = max(1, round(settings.warmup_share * settings.steps))
@@ -32,9 +38,10 @@ def train_steps(
         for name, value in judge().items():
             record(name, value, "share", number)
 
-    judged(0)
-    with progress(total=settings.steps, desc=f"train {label}", unit="step") as bar:
-        for number, batch in enumerate(batches, start=1):
+    if not begun:
+        judged(0)
+    with progress(total=settings.steps, initial=begun, desc=f"train {label}", unit="step") as bar:
+        for number, batch in enumerate(batches, start=begun + 1):
             start = time.perf_counter()
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * linear(number, warmup=warmup, total=settings.steps + 1)
@@ -47,4 +54,5 @@ def train_steps(
             bar.update()
             if eval_every and number % eval_every == 0 and number < settings.steps:
                 judged(number)
+                keep(number)
     judged(settings.steps)
