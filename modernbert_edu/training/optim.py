@@ -5,7 +5,7 @@
     decay        a share of the weight itself (fully decoupled), or that share times the learning rate (as in AdamW)
 
 Wortsman et al. 2023, "Stable and low-precision training for large-scale vision-language models" (arXiv 2304.13013),
-algorithm 2, which takes the clipping from Adafactor (Shazeer and Stern 2018, section 5); ModernBERT trains with it
+algorithm 2, which takes the clipping from Adafactor (Shazeer and Stern 2018); ModernBERT trains with it
 (Warner et al. 2024, section 2.2.2).
 """
 
