@@ -92,7 +92,7 @@ def _steps(sizes: HeadlineScale, models: Sequence[str]) -> int:
 
 def _run(name, rate, seed, data, sizes, device, path, done, bar) -> list[dict]:
     config, recipe = setup(name, rate, sizes, data.tokenizer.vocab_size)
-    facts = dict(config=config.to_dict(), recipe=recipe.to_dict(), seed=seed, corpus=data.corpus.fingerprint,
+    facts = dict(config=config.identity(), recipe=recipe.to_dict(), seed=seed, corpus=data.corpus.fingerprint,
                  tokenizer=data.tokenizer.fingerprint, dtype=sizes.dtype, device=describe_device(device))  # fmt: skip
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     found = [record for record in done if record.get("run") == key]
@@ -167,9 +167,9 @@ def describe(records: Sequence[dict]) -> str:
         missing = sum(value is None for value in s["tokens"]["modernbert"])
         runs = f"{missing} of {len(s['modernbert_losses'])} ModernBERT runs"
         return f"BERT's best seed ends at {s['loss']:.2f} nats; {runs} never do"
-    parts = [f"{np.mean(s[axis]['modernbert']):,.0f} {axis} where BERT spent {np.mean(s[axis]['bert']):,.0f} "
-             f"({s[axis]['ratio']:.1f} times as many)" for axis in ("tokens", "seconds")]  # fmt: skip
-    return f"to come to the {s['loss']:.2f} nats at which BERT's best seed ends, ModernBERT needs {' and '.join(parts)}"
+    parts = [f"{np.mean(s[axis]['modernbert']):,.0f} {axis} where BERT spent {np.mean(s[axis]['bert']):,.0f}, "
+             f"{s[axis]['ratio']:.1f} times as many" for axis in ("tokens", "seconds")]  # fmt: skip
+    return f"to come to the {s['loss']:.2f} nats at which BERT's best seed ends, ModernBERT needs {', and '.join(parts)}"
 
 
 def _words(ratio: float | None, axis: str) -> str:
@@ -179,26 +179,22 @@ def _words(ratio: float | None, axis: str) -> str:
     return f"{slower} takes {times:.1f} times the {axis}"
 
 
+@plots.style()
 def plot_headline(records: Sequence[dict]) -> Figure:
     """Held-out loss against tokens and against seconds, a line a seed; ticks where ModernBERT passes BERT's end."""
     s = summary(records)
     figure = plots.new_figure(9.6, 4.6)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.84, bottom=0.2, wspace=0.18)
     for place, name in enumerate(("tokens", "seconds"), start=1):
-        _, ax, _ = plots.figure_for(figure.add_subplot(1, 2, place))
+        ax = figure.add_subplot(1, 2, place)
         for model in MODELS:
             runs = chosen_runs(records, model)
             for i, run in enumerate(runs):
                 style = plots.line_style(records, model) | dict(markersize=3.5, alpha=0.75)
                 label = f"{model}, {len(runs)} seeds" if i == 0 else None
                 ax.plot([r[name] for r in run], [r["value"] for r in run], label=label, **style)
-        ax.axhline(
-            s["loss"],
-            color=plots.FAINT,
-            linewidth=1,
-            linestyle=(0, (2, 2)),
-            label=f"BERT's best end, {s['loss']:.2f}",
-        )
+        end = f"BERT's best end, {s['loss']:.2f}"
+        ax.axhline(s["loss"], color=plots.FAINT, linewidth=1, linestyle=(0, (2, 2)), label=end)
         passed = [value for value in s[name]["modernbert"] if value is not None]
         ax.plot(
             passed, [s["loss"]] * len(passed), "k|", markersize=14, markeredgewidth=1.8, label="ModernBERT passes it"
@@ -207,9 +203,9 @@ def plot_headline(records: Sequence[dict]) -> Figure:
         ax.locator_params(axis="x", nbins=5)
         plots.finish_learning(ax, "held_out_loss", name, "nats")
         ratio = s[name]["ratio"]
-        ax.set_title(_words(ratio, name), fontsize=10)
-    figure.axes[0].legend(frameon=False, fontsize=8, loc="lower left")
-    figure.suptitle(f"What ModernBERT needs to come to where BERT's best seed ends, {s['loss']:.2f} nats", fontsize=11)
+        ax.set_title(_words(ratio, name))
+    figure.axes[0].legend(loc="lower left")
+    figure.suptitle(f"What ModernBERT needs to come to where BERT's best seed ends, {s['loss']:.2f} nats")
     return plots.finish(figure, records, True)
 
 
