@@ -1,13 +1,15 @@
 """`record`: measures what is missing, keeps what is there, and names the parts it has."""
 
-import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from modernbert_edu import __main__ as command_line
+from modernbert_edu import lessons
+from modernbert_edu.classroom.notebooks import NotebookResult
 from modernbert_edu.measure.record import PARTS
-from modernbert_edu.runtime import device_slug
+from modernbert_edu.runtime import device_slug, read_jsonl, write_jsonl
 
 
 @pytest.fixture()
@@ -23,7 +25,9 @@ def measured(monkeypatch):
         part = next(p for p in PARTS.values() if tuple(argv[: argv.index("--figures")]) == p.command)
         path = part.path(command_line.Path(figures), torch.device("cpu"), scale)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"what": part.file}) + "\n")
+        others = [r for r in (read_jsonl(path) if path.exists() else []) if r.get("lesson") != part.lesson]
+        line = {"what": part.file, "torch": torch.__version__} | ({"lesson": part.lesson} if part.lesson else {})
+        write_jsonl(path, [*others, line] if part.lesson else [line])
         return 0
 
     monkeypatch.setattr(command_line, "main", main)
@@ -43,7 +47,7 @@ def test_what_is_missing_is_measured_once(measured, tmp_path, capsys):
     verbs = [call[0] for call in measured[1:]]
     lessons = len([name for name in PARTS if name.startswith("lesson-")])
     longer = ["headline", "headline", *["search"] * 4, "ablate"]
-    assert verbs == ["bench", *longer, *["notebooks"] * lessons, "tour", "claims"] and lessons == 11
+    assert verbs == ["bench", *longer, *["notebooks"] * lessons, "tour", "claims"] and lessons == 14
     assert measured[-1][-2:] == ["--seed", "5"]
     assert all("--device" not in call for call in measured if call[0] == "notebooks")  # a lesson chooses by itself
     assert "tour: recorded already" in capsys.readouterr().out
@@ -52,10 +56,53 @@ def test_what_is_missing_is_measured_once(measured, tmp_path, capsys):
     assert run("--again", "--part", "bench", tmp_path=tmp_path) == 0 and len(measured) == len(PARTS) + 1
 
 
-def test_a_part_that_fails_ends_the_run_with_its_status(monkeypatch, tmp_path):
-    real = command_line.main
-    monkeypatch.setattr(command_line, "main", lambda argv: real(argv) if argv[0] == "record" else 2)
-    assert run(tmp_path=tmp_path) == 2
+def test_what_another_torch_measured_is_measured_again(measured, monkeypatch, tmp_path, capsys):
+    assert run("--part", "bench", "lesson-06", tmp_path=tmp_path) == 0
+    assert run("--part", "bench", "lesson-06", tmp_path=tmp_path) == 0 and len(measured) == 2
+    monkeypatch.setattr(torch, "__version__", "9.9.0")
+    assert run("--part", "bench", "lesson-06", tmp_path=tmp_path) == 0 and len(measured) == 4
+
+
+def test_it_ends_with_what_is_missing(measured, tmp_path, capsys):
+    laptop = ["record", "--scale", "laptop", "--device", "cpu", "--figures", str(tmp_path)]
+    assert command_line.main([*laptop, "--part", *[name for name in PARTS if name not in ("rates", "lesson-01")]]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "still missing on this device: python -m modernbert_edu record --part lesson-01 rates"
+    assert command_line.main(laptop) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing is missing on this device"
+
+
+def test_a_part_that_fails_costs_the_others_nothing(measured, monkeypatch, tmp_path, capsys):
+    working = command_line.main
+    monkeypatch.setattr(command_line, "main", lambda argv: 2 if argv[0] == "bench" else working(argv))
+    assert run("--part", "tour", "bench", "rates", tmp_path=tmp_path) == 2
+    assert "bench: failed with status 2" in capsys.readouterr().out
+    assert [call[:2] for call in measured] == [["tour", "--figures"], ["tour", "--sweep"]]
+
+
+def test_ctrl_c_ends_it(measured, monkeypatch, tmp_path):
+    working = command_line.main
+    monkeypatch.setattr(command_line, "main", lambda argv: 130 if argv[0] == "bench" else working(argv))
+    assert run("--part", "tour", "bench", "rates", tmp_path=tmp_path) == 130
+    assert [call[:2] for call in measured] == [["tour", "--figures"]]
+
+
+def test_every_lesson_is_a_part():
+    lessons = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+    assert [part.lesson for part in PARTS.values() if part.lesson] == lessons
+
+
+def test_minutes_are_kept_beside_those_of_other_lessons(tmp_path):
+    def took(name, seconds, error=None):
+        return NotebookResult(name, tmp_path, seconds, 3, 1, error)
+
+    lessons.keep_minutes([took("04_rope", 60.0), took("05_geglu", 90.0)], "laptop", tmp_path)
+    path = lessons.keep_minutes([took("05_geglu", 80.0), took("06_a", 1.0, "a cell failed")], "laptop", tmp_path)
+    assert [(r["lesson"], r["value"], r["unit"]) for r in read_jsonl(path)] == [
+        ("04_rope", 60, "s"),
+        ("05_geglu", 80, "s"),
+    ]
+    assert path.name == PARTS["lesson-04"].file.format(scale="laptop") and read_jsonl(path)[0]["torch"]
 
 
 def test_an_unknown_part_is_named(capsys, tmp_path):
