@@ -269,6 +269,11 @@ def test_the_plateau_is_named():
 def test_table_and_figure_hold_every_variant(records, tmp_path):
     text = ablation.table(records, "BERT")
     assert "BERT + positions=rope" in text and len(text.splitlines()) == 3
+    seeds = {r["seed"] for r in records if r.get("purpose") == "final"}
+    more = [r | dict(seed=r["seed"] + 10 * i) for i in range(3) for r in records if r["seed"] is not None]
+    entropy = [r for r in records if r["what"] == "unigram_entropy"]
+    assert len(seeds) < 3 and "[by seed]" in text  # the interval of two is their range
+    assert "(95 %)" in ablation.table([*entropy, *more], "BERT")
     kept, picture = keep_and_draw(records, "BERT", "rope", "quick", tmp_path)
     assert kept.name == "ablation-rope-quick.jsonl" and picture.stat().st_size > 10_000
     axes = plot_ablation(records, "BERT").axes

@@ -139,8 +139,8 @@ def trained(losses, entropy=6.0):
 
 @pytest.mark.parametrize(
     ("other", "words"),
-    [([5.5, 5.6], "worse"), ([4.0, 4.2], "better"), ([4.9, 5.2], "no difference"), ([5.1], "one seed"),
-     ([5.95, 5.99], "first plateau")],
+    [([5.5, 5.6], "ended higher"), ([4.0, 4.2], "ended lower"), ([4.9, 5.2], "no difference can be told"),
+     ([5.1], "one seed"), ([5.95, 5.99], "on the plateau")],
 )  # fmt: skip
 def test_the_verdict_follows_the_interval(other, words):
     (line,) = alternating.verdicts(trained({"ModernBERT": [5.0, 5.1], "other": other}))

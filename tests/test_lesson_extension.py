@@ -151,7 +151,7 @@ def test_the_interval_is_over_documents():
 def test_words_follow_the_interval():
     assert lesson.in_words(dict(low=0.1, high=0.2), "more", "less") == "more"
     assert lesson.in_words(dict(low=-0.2, high=-0.1), "more", "less") == "less"
-    assert "not told apart" in lesson.in_words(dict(low=-0.1, high=0.2), "more", "less")
+    assert "no difference can be told" in lesson.in_words(dict(low=-0.1, high=0.2), "more", "less")
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from modernbert_edu.config import EncoderConfig
 from modernbert_edu.lessons import finetuning as lesson
 from modernbert_edu.measure.plots import png_bytes
 from modernbert_edu.runtime import provenance
-from modernbert_edu.tasks.finetune import Encoded
+from modernbert_edu.tasks.finetune import Encoded, encode
 from modernbert_edu.tasks.library_tasks import FACT, NAMES, FactTask, source_of
 from modernbert_edu.tasks.table import Examples
 from modernbert_edu.unpadding import Layout
@@ -19,9 +19,10 @@ from modernbert_edu.unpadding import Layout
 SIZES = dataclasses.replace(
     SCALES["quick"].finetuning,
     vocab_size=512, tokenizer_characters=60_000, corpus_characters=300_000, steps=3, batch_size=4, sequence_length=32,
-    held_out_sequences=4, packages=2, passage_counts=(4, 2, 3), passage_length=24, pair_counts=(4, 2, 3),
-    pair_length=24, functions_per_package=2, rates=(1e-3, 2e-3), seeds=(0, 1), pair_seeds=(0,), fact_counts=(8, 4, 8),
-    short_length=144, long_length=256, fact_shortest=136, fact_batch=4, cost_lengths=(16, 32), eval_tokens=512,
+    held_out_sequences=4, packages=2, passage_counts=(4, 2, 3), passage_length=24, functions_per_package=2,
+    pair_counts=(4, 2, 3), pair_length=24, rates=(1e-3, 2e-3), seeds=(0, 1), pair_seeds=(0,), pair_starts=lesson.STARTS,
+    fact_counts=(8, 4, 8), short_length=144, long_length=256, fact_shortest=136, fact_batch=4, cost_lengths=(16, 32),
+    eval_tokens=512,
 )  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -42,7 +43,7 @@ def measured(tasks, data):
     facts = lesson.make_facts(tasks, data.tokenizer, SIZES)
     models, records = lesson.pretrain_both(data, SIZES, CPU)
     for task in (*tasks, facts):
-        records += lesson.measure_baselines(task, SIZES)
+        records += lesson.measure_baselines(task, data.tokenizer, SIZES)
     arguments = (models, data.tokenizer)
     records += lesson.measure_rates(*arguments, tasks[0], SIZES, CPU)
     records += lesson.measure_pooling(records, *arguments, tasks[0], SIZES, CPU)
@@ -59,9 +60,12 @@ def test_each_scale_can_be_run(scale):
     assert max(sizes.passage_length, sizes.pair_length, sizes.short_length) <= bert.max_position_embeddings
     assert sizes.fact_shortest < sizes.short_length < sizes.long_length
     assert sizes.fact_counts[2] % len(NAMES) == 0 and sizes.fact_counts[2] >= sizes.place_bins
-    assert set(sizes.pair_seeds) <= set(sizes.seeds) and len(sizes.rates) >= 2
+    assert set(sizes.pair_seeds) | set(sizes.pooling_seeds) <= set(sizes.seeds) and len(sizes.rates) >= 2
+    assert {lesson.PRETRAINED} <= set(sizes.pair_starts) <= set(lesson.STARTS)
+    assert 0 < sizes.fact_rate_of("BERT") <= sizes.fact_rate_of("ModernBERT")
     if scale.name == "gpu":
         assert (sizes.short_length, sizes.long_length) == (512, 8192)
+        assert sizes.sequence_length >= sizes.short_length  # or BERT reads at positions that nothing trained
 
 
 # ---- no leaks --------------------------------------------------------------------------------------------------------
@@ -132,11 +136,22 @@ def fact_task(texts, answers):
     return FactTask(FACT, parts[0], parts[1], parts[1], [0] * len(parts[1]), 10)
 
 
-def test_baselines_do_what_they_say():
-    texts = [f"some {word} text" for word in ("red", "red", "red", "blue") * 2]
-    records = lesson.measure_baselines(fact_task(texts, ["r", "r", "r", "b"] * 2), SIZES)
-    assert [(r["model"], r["value"], r["right"]) for r in records] == [
-        (lesson.MAJORITY, 0.75, "1110"), (lesson.BAG, 1.0, "1111")]  # fmt: skip
+@pytest.mark.parametrize(("length", "cut"), [(SIZES.short_length, "1111"), (8, "1110")])
+def test_baselines_do_what_they_say(data, length, cut):
+    texts = [f"some text with several words before it says {word}" for word in ("red", "red", "red", "blue") * 2]
+    sizes = dataclasses.replace(SIZES, short_length=length)
+    records = lesson.measure_baselines(fact_task(texts, ["r", "r", "r", "b"] * 2), data.tokenizer, sizes)
+    assert [(r["model"], r["right"]) for r in records] == [
+        (lesson.MAJORITY, "1110"), (lesson.BAG, "1111"), (lesson.BAG + lesson.CUT, cut)]  # fmt: skip
+
+
+def test_a_cut_text_is_what_an_encoder_reads(tasks, data):
+    for task, length in ((tasks[0], 24), (tasks[1], 32)):
+        cut = lesson.first_tokens(task.test.texts, data.tokenizer, length)
+        encoded = encode(task.test, task.task, sorted(set(task.test.answers)), data.tokenizer, length)
+        read = [data.tokenizer.decode(ids) for ids in encoded.input_ids]
+        assert ["".join(text) for text in cut] == read and encoded.cut > 0
+    assert lesson.first_tokens([("red",)], data.tokenizer, 24) == [("red",)]
 
 
 def test_names_are_taken_apart_at_underscores_for_the_cosine():
@@ -150,9 +165,11 @@ def test_names_are_taken_apart_at_underscores_for_the_cosine():
 
 def test_each_baseline_of_the_lesson_is_judged_on_all_test_texts(tasks, measured):
     records = [r for r in measured[0] if r.get("start") == "-"]
+    named = {"package": [lesson.BAG], "docstring": [lesson.BAG, lesson.SHARED], "fact": [lesson.BAG]}
     assert [(r["task"], r["model"]) for r in records] == [
-        ("package", lesson.MAJORITY), ("package", lesson.BAG), ("docstring", lesson.MAJORITY),
-        ("docstring", lesson.BAG), ("docstring", lesson.SHARED), ("fact", lesson.MAJORITY), ("fact", lesson.BAG),
+        (task, name)
+        for task, names in named.items()
+        for name in [lesson.MAJORITY, *(one + cut for one in names for cut in ("", lesson.CUT))]
     ]  # fmt: skip
     assert all(r["n"] == len(r["right"]) and r["value"] == r["right"].count("1") / r["n"] for r in records)
     assert next(r for r in records if r["model"] == lesson.MAJORITY)["value"] == 0.5  # two classes, balanced
@@ -167,8 +184,8 @@ def test_every_run_is_there_once(measured):
     count = {task: sum(r["task"] == task for r in runs) for task in ("package", "docstring", "fact")}
     models, starts = len(lesson.MODELS), len(lesson.STARTS)
     trials = len(SIZES.rates) + len(SIZES.seeds) - 1
-    assert count["package"] == models * starts * trials + models * len(SIZES.seeds)
-    assert count["docstring"] == models * starts * len(SIZES.pair_seeds)
+    assert count["package"] == models * starts * trials + models * len(SIZES.pooling_seeds)
+    assert count["docstring"] == models * len(SIZES.pair_starts) * len(SIZES.pair_seeds)
     assert count["fact"] == 4 * len(SIZES.fact_seeds)
     keys = [(r["task"], r["model"], r["start"], r["pooling"], r["rate"], r["seed"], r.get("reader")) for r in runs]
     assert len(set(keys)) == len(keys)
@@ -186,6 +203,16 @@ def test_places_are_counted_in_bins_of_equal_width(measured):
     sizes = dataclasses.replace(SIZES, long_length=100, place_bins=2)
     by_place = lesson.by_place([one | dict(right="1100"), one | dict(right="1010")], [0, 49, 50, 99], sizes)
     assert [(r["place"], r["value"], r["n"]) for r in by_place] == [(25, 0.75, 4), (75, 0.25, 4)]
+
+
+def test_windows_hold_a_fact_whole_only_where_they_overlap_enough(data, measured):
+    _, facts = measured
+    lines = {text[slice(*lesson.fact_characters(text))] for (text,) in facts.test.texts}
+    longest = max(len(data.tokenizer.encode(line, add_special_tokens=False)) for line in lines)
+    overlap = 1 - (longest + 8) / (SIZES.short_length - 2)
+    for stride, enough in ((overlap, True), (1.0, False)):
+        sizes = dataclasses.replace(SIZES, window_stride=stride)
+        assert all(lesson.whole_in_a_window(facts, data.tokenizer, sizes)) is enough
 
 
 def test_answers_within_the_short_length_are_told_from_those_behind_it():
@@ -224,16 +251,32 @@ def test_a_verdict_follows_its_interval(mine, theirs, words):
     assert lesson.verdict([run(mine)], [run(theirs)]).endswith(words.split("],")[-1])
 
 
+def test_sides_with_unlike_seeds_are_compared_on_those_that_both_have():
+    records = [run("1010", model=model, start=start) for model in lesson.MODELS for start in lesson.STARTS]
+    records[0] = run("1111")
+    records += [run("0000", seed=1), run("1110", pooling="cls")]
+    records.append(dict(run("1111", model=lesson.BAG, start="-", pooling="-"), rate=None))
+    lines = {line.partition(":")[0]: line for line in lesson.verdicts(records, "package")}
+    assert "+25.0 points" in lines["BERT, pretrained, mean against [CLS]"]
+    assert "-50.0 points" in lines["BERT, pretrained, against bag of words"]
+
+
+def test_starts_that_pairs_were_not_trained_from_are_not_compared(measured):
+    records = [r for r in measured[0] if (r.get("task"), r.get("start")) != ("docstring", lesson.RANDOM)]
+    lines = lesson.verdicts(records, "docstring")
+    assert len(lines) == 7 and not any("random" in line for line in lines)
+
+
 def test_every_comparison_of_the_lesson_is_told(measured):
     records, facts = measured
-    assert len(lesson.verdicts(records, "package")) == len(lesson.comparisons("package")) == 9
-    assert len(lesson.verdicts(records, "docstring")) == len(lesson.comparisons("docstring")) == 7
+    assert len(lesson.verdicts(records, "package")) == len(lesson.comparisons("package")) == 11
+    assert len(lesson.verdicts(records, "docstring")) == len(lesson.comparisons("docstring")) == 9
     assert len(lesson.fact_verdicts(records)) == 3
     for task, columns in (("package", lesson.SCORE_COLUMNS), ("docstring", lesson.SCORE_COLUMNS)):
         rows = lesson.score_rows(records, task)
         assert all(len(row) == len(columns) for row in rows) and rows[0][0] == lesson.MAJORITY
     rows = lesson.fact_rows(records, facts.places, SIZES.short_length)
-    assert len(rows) == 6 and all(len(row) == len(lesson.FACT_COLUMNS) for row in rows)
+    assert len(rows) == 7 and all(len(row) == len(lesson.FACT_COLUMNS) for row in rows)
     assert [row[0] for row in lesson.cost_rows(records)] == ["16", "32"]
 
 

@@ -179,7 +179,7 @@ def test_the_variants_differ_in_the_mlp_alone():
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(-0.2, -0.1, "GELU ended lower"), (0.1, 0.2, "ModernBERT ended lower"), (-0.1, 0.2, "show no difference")],
+    [(-0.2, -0.1, "GELU ended lower"), (0.1, 0.2, "ModernBERT ended lower"), (-0.1, 0.2, "no difference can be told")],
 )
 def test_the_verdict_follows_the_interval(low, high, words):
     assert words in geglu.verdict(Difference("GELU", (low + high) / 2, low, high, {}))

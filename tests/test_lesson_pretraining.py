@@ -152,6 +152,18 @@ def test_the_checkpoints_of_the_decay_are_kept_and_averaged(trained, data):
     assert [row[0] for row in lesson.average_rows(records)] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("model", "checkpoints", "words"),
+    [("alone", 1, "the last checkpoint"), ("alone", 2, "checkpoint 2, counted from the last"),
+     ("mean of the last", 2, "the mean of the last 2")],
+)  # fmt: skip
+def test_the_lowest_of_the_averages_is_named(model, checkpoints, words):
+    kept = [dict(model=name, checkpoints=count) for name in ("alone", "mean of the last") for count in (1, 2)]
+    best = dict(model=model, checkpoints=checkpoints)
+    records = [k | dict(what="loss_of_checkpoint", value=0.0 if k == best else 1.0) for k in kept]
+    assert lesson.lowest_in_words(records) == f"the lowest: {words}"
+
+
 def test_verdicts_follow_the_intervals():
     def end(model, seed, value):
         return dict(what="held_out_loss", model=model, seed=seed, value=value, purpose="final")
@@ -159,10 +171,10 @@ def test_verdicts_follow_the_intervals():
     ends = {lesson.BASELINE: (3.0, 3.1), "15 % masked": (3.2, 3.4), "AdamW, linear decay": (2.9, 3.15)}
     records = [end(model, seed, value) for model, values in ends.items() for seed, value in enumerate(values)]
     above, neither = lesson.verdicts(records)
-    assert above == "15 % masked: ends 0.250 nats above ModernBERT's recipe, every seed above"
-    assert neither.endswith("-0.025 nats from ModernBERT's recipe, and the interval holds 0: no difference shown")
+    assert above == "15 % masked: +0.250 nats against ModernBERT's recipe: ended higher"
+    assert neither.endswith("-0.025 nats against ModernBERT's recipe: no difference can be told")
     records += [end("AdamW, linear decay", 1, 2.8)]
-    assert lesson.verdicts(records)[1].endswith("below ModernBERT's recipe, every seed below")
+    assert lesson.verdicts(records)[1].endswith(": ended lower")
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------

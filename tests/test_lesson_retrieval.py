@@ -20,7 +20,7 @@ SIZES = dataclasses.replace(
     modules=4, seeds=(0, 1), contrastive_steps=2, contrastive_batch=4, query_length=12, document_length=24,
     evaluations=2, late_dimension=8, chunk_length=64, long_length=544, cache_chunk=2, cache_batches=(4, 8),
     corpus_sizes=(50, 200), graph_size=50, timing_repeats=3, rag_files=("bisect.py",), passage_length=64, candidates=4,
-    rerank_steps=2, rerank_batch=4, rerank_questions=3, budget=200,
+    rerank_steps=2, rerank_batch=4, rerank_questions=3, line_parts=8, budget=200,
 )  # fmt: skip
 CPU = torch.device("cpu")
 VERBS, NOUNS = ["open", "close", "count", "sort", "merge", "split"], ["file", "line", "word", "list", "tree", "number"]
@@ -37,7 +37,8 @@ def library(tmp_path_factory):
             lines += [f"def {verb}_{noun}_{p}(given):",
                       f'    """{verb.title()} the {noun} number {f} of package {p}. Raises an error where '
                       f'there is no {noun}, and gives {p} of them back in order."""',
-                      f"    result_{p} = given[{f}:] + [{p * f}]", *[f"    print({p}, {i})" for i in range(120)],
+                      f"    result_{p} = given[{f}:] + [{p * f}]", f"    item = given[{p}]",
+                      f"    given = item({p})", *[f"    print({p}, {i})" for i in range(120)],
                       f"    return result_{p}", ""]  # fmt: skip
         path = folder / f"package{p}.py"
         path.write_text("\n".join(lines))
@@ -63,7 +64,7 @@ def trained(data, pretrained):
 
 
 @pytest.fixture(scope="module")
-def late(data, pretrained):
+def late(data):
     return lesson.train_late(*data, SIZES, CPU)
 
 
@@ -147,7 +148,8 @@ def test_cosines_are_those_of_the_vectors(data):
 
 def test_every_run_is_judged_before_on_the_way_and_at_the_end(trained):
     records, models = trained
-    assert set(models) == {(*run, seed) for run in SIZES.runs for seed in SIZES.seeds}
+    compared = {(*run, seed) for run in SIZES.runs if run[1] == lesson.START for seed in SIZES.seeds}
+    assert set(models) == compared | {(*run, SIZES.seeds[0]) for run in SIZES.runs}
     for name, start, seed in models:
         curve = [
             r for r in records if r["what"] == "mrr@10" and (r["model"], r["start"], r["seed"]) == (name, start, seed)
@@ -213,18 +215,57 @@ def test_late_interaction_has_a_vector_a_token(data, late):
     assert vectors.shape == (len(data[1].encode("a b c")), SIZES.late_dimension)
 
 
-def test_a_reranker_reorders_only_the_candidates(data, pretrained, trained):
-    first = trained[1]["ModernBERT", lesson.START, 0]
-    reranker, (record,) = lesson.fit_reranker(first, *data, SIZES, CPU)
+def test_short_assignments_are_found_and_spaced():
+    text = "x = y[0]\n    path=root\nx == y or z\nx = a, b, c, d\nprint(x)\nif x:\n    n = len(x)"
+    assert lesson.assignments([text, "x =  y [0]"], 7) == [" x = y [ 0 ]", " n = len ( x )"]
+    sets, reads = lesson.roles([" path = root / path", " root = path . parent", " n = 1 + 2"])
+    assert sets == {"path": [0], "root": [1], "n": [2]}
+    assert reads == {"root": [0], "path": [1], "parent": [1]}
+
+
+def test_the_task_of_order_asks_for_lines_that_set_a_name_and_stand_in_no_training_text(data):
+    task = lesson.order_task(data[0], SIZES)
+    assert 0 < len(task.queries) <= SIZES.rerank_questions
+    assert not set(task.documents) & set(lesson.training_lines(data[0], SIZES))
+    assert not task.packages & data[0].train_packages
+    for query, right in zip(task.queries, task.relevant, strict=True):
+        assert right == {i for i, line in enumerate(task.documents) if line.startswith(f"{query} =")}
+        reading = [i for i, line in enumerate(task.documents) if query.strip() in line.split()[2:] and i not in right]
+        assert len(reading) >= len(right) > 0
+        shown = lesson.lines_with(query.strip(), task, most=2)
+        assert shown[0] in right and shown[1] in reading
+
+
+def test_a_reranker_reorders_only_the_candidates(data, trained):
+    first, task = trained[1]["ModernBERT", lesson.START, 0], lesson.order_task(data[0], SIZES)
+    reranker, (record,) = lesson.fit_reranker(first, data[0], task, SIZES, CPU)
     assert record["pairs"] == SIZES.rerank_steps * SIZES.rerank_batch * 4 and math.isfinite(record["value"])
-    records = lesson.judge_reranked(reranker, first, data[0], SIZES)
-    before, after = (next(r for r in records if r["what"] == "mrr@10" and r["model"] == name)["ranks"]
-                     for name in ("ModernBERT", lesson.RERANKED))  # fmt: skip
-    assert len(before) == len(after) == SIZES.rerank_questions
-    for old, new in zip(before, after, strict=True):
-        assert (old <= SIZES.candidates) == (new <= SIZES.candidates)
-        assert old == new or old <= SIZES.candidates
-    assert len(lesson.score_rows(records, "rerank")) == 2
+    records = lesson.judge_reranked(reranker, first, task, SIZES)
+    found = {r["model"]: r for r in records if r["what"] == "mrr@10"}
+    assert set(found) == {lesson.BM25, "ModernBERT", lesson.RERANKED}
+    assert record["after"] == pytest.approx(found[lesson.RERANKED]["value"])
+    assert f"{record['before']:.3f}, after it {record['after']:.3f}" in lesson.learnt(record)
+    words = shared.rank_by_words(task)
+    again = lesson.rerank(reranker, task, words, SIZES)
+    best = SIZES.candidates
+    assert again[:, :best].sort().values.equal(words[:, :best].sort().values)
+    assert again[:, best:].equal(words[:, best:])
+    assert len(lesson.score_rows(records, "rerank")) == 3 and len(lesson.verdicts(records, "rerank")) == 2
+
+
+def test_a_recorded_training_says_who_passes_bm25_and_by_how_much_each_run_ends_above_it():
+    records = []
+    for task in lesson.longer.TASKS:
+        facts = dict(what="mrr@10", task=task)
+        records.append(dict(facts, model="BM25", value=0.5))
+        for run, ends in (("a", 0.6), ("b", 0.52)):
+            for pairs, value in ((0, 0.0), (100, 0.4), (200, ends)):
+                records.append(dict(facts, model="ModernBERT", run=run, pairs=pairs, value=value, train_pairs=150,
+                                    device="a machine"))  # fmt: skip
+    lines = lesson.budget_lines(records)
+    assert lines[0] == "recorded on a machine: 200 pairs in a run, of 150 different ones"
+    assert "ModernBERT passes it after 167 pairs and ends at 0.560" in lines[1]  # 100 + 50 and 100 + 83.3, their mean
+    assert lines[2] == "    ModernBERT at the end, from BM25: +0.100, +0.020" and len(lines) == 5
 
 
 def test_the_index_holds_the_named_files(data, trained, tmp_path, capsys):

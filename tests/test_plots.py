@@ -168,6 +168,18 @@ def test_mixed_bars_start_at_zero_and_show_the_values():
     assert "2.5 times" in left.get_title() and "0.33 times" in right.get_title()
 
 
+@pytest.mark.parametrize(
+    ("how", "title"),
+    [("kept for the backward pass", "Memory: kept for the backward pass"),
+     ("tensors kept for the backward pass, each storage once", "Memory: kept for the backward pass"),
+     ("highest allocation over forward and backward", "Memory: forward and backward"),
+     (None, "Memory: forward and backward")],
+)  # fmt: skip
+def test_the_memory_panels_title_says_what_was_counted(how, title):
+    ax = plots.plot_memory([memory("BERT", 1, length=8) | {"how": how}]).axes[0]
+    assert ax.get_title() == title
+
+
 def test_series_differ_in_more_than_colour():
     from matplotlib.colors import to_rgb
 

@@ -77,6 +77,28 @@ def run_notebooks(
     return results
 
 
+def figures_of(folder: str | Path, out: str | Path) -> Path:
+    """Where figures of the lessons in `folder` belong when no other place is named.
+
+    The committed ones, in `figures`, are those of the committed lessons, in `notebooks`; whoever runs another folder
+    gets theirs under `out`.
+    """
+    ours = Path(folder).resolve() == Path("notebooks").resolve()
+    return Path("figures") if ours else Path(out) / "figures"
+
+
+def redraw_figures(figures: str | Path, only: list[str] | None = None) -> list[Path]:
+    """Every figure again from the records kept under `figures`, or those of the lessons in `only`: -> files."""
+    from modernbert_edu import lessons, tour
+    from modernbert_edu.measure import ablation_plots, bench_plots, headline, retrieval_curve
+
+    drawn = []
+    if not only:
+        for module in (tour, headline, retrieval_curve, bench_plots, ablation_plots):
+            drawn += module.redraw(figures)
+    return drawn + lessons.redraw(figures, only)
+
+
 def _import_runner():
     try:
         import nbclient

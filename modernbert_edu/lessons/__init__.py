@@ -15,7 +15,7 @@ import torch
 
 from ..errors import InputError
 from ..measure import plots
-from ..runtime import device_slug, prepare_output_folder, provenance, read_jsonl, write_jsonl
+from ..runtime import device_slug, prepare_output_folder, provenance, read_jsonl, resolve_device, write_jsonl
 
 MODULES = {
     "02_tokenizer_and_data": "tokenizer",
@@ -29,8 +29,10 @@ MODULES = {
     "10_large_from_base": "growth",
     "11_finetuning": "finetuning",
     "12_retrieval": "retrieval",
+    "13_head_to_head": "head_to_head",
 }
 BEST_FIRST = ("gpu", "laptop", "quick")
+MINUTES = "lesson-minutes"  # how long each lesson took, one line a lesson
 
 
 def keep(records: Sequence[dict], lesson: str, scale: str, device: torch.device, folder: str | Path, **facts) -> Path:
@@ -45,6 +47,23 @@ def keep(records: Sequence[dict], lesson: str, scale: str, device: torch.device,
     records = [{**facts, **record} for record in records]
     write_jsonl(path, records)
     draw(lesson, records, folder)
+    return path
+
+
+def keep_minutes(results: Sequence, scale: str, folder: str | Path) -> Path:
+    """Write how long each lesson of `results` (classroom/notebooks.py) took on this device, beside the others' lines.
+
+    A lesson that failed is left out.
+    """
+    device = resolve_device()
+    path = prepare_output_folder(folder) / "measurements" / device_slug(device) / f"{MINUTES}-{scale}.jsonl"
+    facts = provenance(device, scale=scale)
+    new = {result.name: {**facts, "what": "lesson_seconds", "lesson": result.name, "value": result.seconds,
+                         "unit": "s", "n": 1, "cells": result.cells}
+           for result in results if result.error is None}  # fmt: skip
+    before = {record["lesson"]: record for record in (read_jsonl(path) if path.exists() else [])}
+    lines = before | new
+    write_jsonl(path, [lines[lesson] for lesson in sorted(lines)])
     return path
 
 

@@ -25,8 +25,9 @@ from ..config import EncoderConfig
 from ..measure import ablation, ablation_plots, flops, memory, plots, speed
 from ..measure.bench_report import slope
 from ..model import Encoder
-from ..runtime import describe_device, progress
+from ..runtime import progress
 from ..unpadding import Layout
+from .shared import side_of_zero, where_measured, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,10 +37,10 @@ PATTERNS = ("G", "GLL", "L")
 MASKED = "L, full mask"  # the window as a mask over all pairs
 EAGER = "G, eager"  # the weights of all pairs stored, as in the definition
 STYLES = {
-    "G": dict(color="#d07c00", linestyle="--", marker="s"),
-    "GLL": dict(color="#00417a", linestyle="-", marker="o"),
-    "L": dict(color="#009e73", linestyle="-.", marker="^"),
-    "LLG": dict(color="#7a4b6c", linestyle=":", marker="D"),
+    "G": plots.STYLES["BERT"],
+    "GLL": plots.STYLES["ModernBERT"],
+    "L": plots.MORE_STYLES[0],
+    "LLG": plots.MORE_STYLES[1],
     MASKED: dict(color="#505050", linestyle=(0, (1, 2)), marker="X"),
     EAGER: dict(color="#505050", linestyle=(0, (1, 2)), marker="X"),
 }
@@ -48,9 +49,7 @@ DEFINED, COMPUTED = ("#bbbbbb", "-"), ("#555555", (0, (4, 2)))  # formulas: pair
 
 
 def _facts(device: torch.device, dtype: torch.dtype) -> dict:
-    backend, _ = choose_backend(device, dtype)
-    kind = str(dtype).removeprefix("torch.")
-    return dict(device=describe_device(device), torch=torch.__version__, dtype=kind, backend=backend)
+    return where_measured(device, dtype, backend=choose_backend(device, dtype)[0])
 
 
 # ---- reach -----------------------------------------------------------------------------------------------------------
@@ -262,11 +261,11 @@ def verdicts(records: Sequence[dict]) -> list[str]:
     past, lines = ablation.past_plateau(records), []
     for d in ablation.paired_differences(records, "ModernBERT"):
         seeds = len(d.by_seed)
-        verdict = "no difference can be told" if d.low <= 0 <= d.high else "worse" if d.low > 0 else "better"
+        verdict = side_of_zero(d.low, d.high, above="ended higher", below="ended lower")
         verdict = verdict if seeds > 1 else "one seed decides nothing"
         if not (past["ModernBERT"] and past[d.model]):
-            verdict += "; training ended on the first plateau, where attention hardly matters yet"
-        interval = f"{d.mean:+.3f} nats [{d.low:+.3f}, {d.high:+.3f}]"
+            verdict += "; training ended on the plateau, where attention hardly matters yet"
+        interval = with_interval(d.mean, d.low, d.high, "nats")
         lines.append(f"{d.model}: {interval}, {seeds} seed{'s' * (seeds > 1)}: {verdict}")
     return lines
 
@@ -299,6 +298,7 @@ def cost_in_words(records: Sequence[dict]) -> list[str]:
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
+@plots.style()
 def draw_mask(length: int, window: int, documents: int = 1, block: int = BLOCK) -> Figure:
     """The masks of a global and of a local layer, drawn from the tensors; grey is what the blocks compute in vain."""
     cuts = [length // documents] * documents
@@ -318,29 +318,21 @@ def draw_mask(length: int, window: int, documents: int = 1, block: int = BLOCK) 
         (own, computed | near), strict=True,
     ):  # fmt: skip
         shade = torch.where(allowed, 0.85, torch.where(grey, 0.2, 0.0))
-        ax.imshow(shade.numpy(), cmap="Greys", vmin=0, vmax=1, extent=(0, length, length, 0), interpolation="nearest")
+        ax.imshow(shade.numpy(), vmin=0, vmax=1, extent=(0, length, length, 0), interpolation="nearest")
+        plots.frame_image(ax)
         ax.set(xlabel="key (token)", ylabel="query (token)")
         most = int(allowed.sum(dim=1).max())
         words = f"dark: {int(allowed.sum()):,} of {length * length:,} pairs, up to {most} in a row"
-        ax.set_title(f"{title}\n{words}", fontsize=9.5)
+        ax.set_title(f"{title}\n{words}")
     cut = f", cut into {documents} documents" if documents > 1 else ""
-    figure.suptitle(f"{length} tokens{cut}. Grey: computed by blocks of {block} queries, then masked", fontsize=10.5)
+    figure.suptitle(f"{length} tokens{cut}. Grey: computed by blocks of {block} queries, then masked")
     return figure
 
 
 def _axes(ax: Axes, title: str, y: str, lengths: Sequence[int], x: str = "tokens of the document, log scale") -> None:
     """A log-log panel over lengths that double."""
-    from matplotlib.ticker import NullLocator
-
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(lengths, [f"{n:,}" for n in lengths], rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    ax.set(xlabel=x, ylabel=y)
-    ax.set_title(title, fontsize=10.5)
-    ax.grid(True, color="#dddddd", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    plots.octaves(ax, lengths, x, slanted=True)
+    ax.set(yscale="log", ylabel=y, title=title)
 
 
 def _lines(ax: Axes, records: Sequence[dict], what: str, scale: float = 1, label: Callable[[str], str] = str) -> None:
@@ -357,10 +349,11 @@ def _lines(ax: Axes, records: Sequence[dict], what: str, scale: float = 1, label
         ]
         ax.errorbar(
             [r["length"] for r in mine], values, yerr=[below, half] if any(half) else None, label=label(model),
-            linewidth=1.8, markersize=5, markeredgecolor="white", capsize=2, elinewidth=1, **STYLES[model],
+            **STYLES[model] | plots.EDGE | plots.BARS,
         )  # fmt: skip
 
 
+@plots.style()
 def plot_receptive_field(records: Sequence[dict]) -> Figure:
     """Tokens seen after each layer, gradient against formula, and how strong the dependence is by distance."""
     chosen = plots.select(records, "receptive_field")
@@ -369,34 +362,30 @@ def plot_receptive_field(records: Sequence[dict]) -> Figure:
     left, right = figure.subplots(1, 2)
     for model in plots.model_names(chosen):
         mine = [r for r in chosen if r["model"] == model]
-        layers, style = [r["layer"] for r in mine], STYLES[model]
-        left.plot(
-            layers, [r["formula"] for r in mine], color=style["color"], linestyle=style["linestyle"], linewidth=1.6
-        )
-        left.plot(layers, [r["value"] for r in mine], label=model, color=style["color"], linestyle="none",
-                  marker=style["marker"], markersize=7, markeredgecolor="white")  # fmt: skip
+        layers, look = [r["layer"] for r in mine], STYLES[model]
+        left.plot(layers, [r["formula"] for r in mine], **look | dict(marker=""))
+        plots.draw_line(left, layers, [r["value"] for r in mine], look, linestyle="none", markersize=7, label=model)
     one = chosen[0]
     left.set(xlabel="layers", ylabel=f"input tokens seen (of {one['length']:,})", xticks=layers)
     left.set_ylim(0, 1.08 * one["length"])
-    left.set_title("Lines: formula. Points: gradient is not 0", fontsize=10.5)
-    left.legend(title="pattern", fontsize=9, loc="lower right")
+    left.set_title("Lines: formula. Points: gradient is not 0")
+    left.legend(title="pattern", loc="lower right")
     local = [r for r in chosen if r["model"] == "L"]
     distance = torch.arange(one["length"]) - one["token"]
-    for record, dash in zip(local, ("-", "--", "-.", ":") * 2, strict=False):
+    dashes = ("-", "--", "-.", ":", (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+    for record, dash in zip(local, dashes, strict=False):
         row_T = torch.tensor(record["gradients"], dtype=torch.float64)
         row_T = torch.where(row_T > 0, row_T / row_T.max(), float("nan"))
         shade = 0.75 * (1 - record["layer"] / (len(local) + 1))
         right.plot(distance, row_T, label=f"{record['layer']}", color=str(shade), linestyle=dash, linewidth=1.2)
     right.set_yscale("log")
     right.set(xlabel="distance of the input from the output (tokens)", ylabel="gradient, the largest = 1, log scale")
-    right.set_title("Pattern L: reach grows, what arrives from far is little", fontsize=10.5)
-    right.legend(title="layers", fontsize=8, ncols=2, loc="upper right")
-    for ax in (left, right):
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-        ax.spines[["top", "right"]].set_visible(False)
+    right.set_title("Pattern L: reach grows, what arrives from far is little")
+    right.legend(title="layers", ncols=2, loc="upper right")
     return plots.finish(figure, chosen, own=True)
 
 
+@plots.style()
 def plot_attention_cost(records: Sequence[dict]) -> Figure:
     """One attention layer: seconds with the formulas behind them, and bytes, against the length of the document."""
     timed = plots.select(records, "attention_seconds")
@@ -430,12 +419,13 @@ def plot_attention_cost(records: Sequence[dict]) -> Figure:
     kept = sorted({r["length"] for r in records if r["what"] == "attention_bytes"})
     _axes(right, "Memory of one attention layer in training", "memory (MiB), log scale", kept)
     plots.ticks_within_decades(right)
-    left.legend(fontsize=8.5)
-    right.legend(fontsize=9)
+    left.legend()
+    right.legend()
     shown = [r for r in records if r["what"] in ("attention_seconds", "attention_bytes")]
     return plots.finish(figure, shown, own=True)
 
 
+@plots.style()
 def plot_short_documents(records: Sequence[dict]) -> Figure:
     """How many times faster a local layer is than a global one, against the length of the documents."""
     chosen = plots.select(records, "packed_seconds")
@@ -456,16 +446,17 @@ def plot_short_documents(records: Sequence[dict]) -> Figure:
         ax.plot(beyond, [n / (BLOCK + 2 * w) for n in beyond], color=COMPUTED[0], linestyle=COMPUTED[1],
                 label=f"formula: pairs computed in blocks of {BLOCK}")  # fmt: skip
     ratios = [by["G", n]["value"] / by["L", n]["value"] for n in lengths]
-    ax.plot(lengths, ratios, label="measured", linewidth=1.6, markersize=6, markeredgecolor="white", **STYLES["GLL"])
+    plots.draw_line(ax, lengths, ratios, plots.MORE_STYLES[1], label="measured")
     _axes(ax, "Where the window saves time: above 1", "time of G / time of L, log scale", lengths,
           "tokens of each document, log scale")  # fmt: skip
     ax.text(math.sqrt(lengths[0] * same), ax.get_ylim()[1] * 0.8, f"up to {same} tokens\nL is G", ha="center",
-            va="top", fontsize=9)  # fmt: skip
+            va="top")  # fmt: skip
     plots.ticks_within_decades(ax)
-    ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0.3, 1))
+    ax.legend(loc="upper left", bbox_to_anchor=(0.3, 1))
     return plots.finish(figure, chosen, own=True)
 
 
+@plots.style()
 def plot_encoder(records: Sequence[dict]) -> Figure:
     """The whole encoder with each pattern: tokens per second forward, and bytes for training."""
     chosen = [r for r in records if r["what"] in ("forward_tokens_per_second", "train_memory_bytes") and "layers" in r]
@@ -482,11 +473,12 @@ def plot_encoder(records: Sequence[dict]) -> Figure:
     _axes(right, f"Whole encoder: memory for {chosen[0]['batch_tokens']:,} tokens", "memory (MiB)", lengths, x)
     right.set_yscale("linear")
     right.set_ylim(0, 1.1 * max(r["value"] for r in chosen if r["what"] == "train_memory_bytes") / plots.MIB)
-    left.legend(fontsize=9)
-    right.legend(fontsize=9)
+    left.legend()
+    right.legend()
     return plots.finish(figure, chosen, own=True)
 
 
+@plots.style()
 def plot_windows(records: Sequence[dict]) -> Figure:
     """The ablation: ModernBERT with other windows, or with none."""
     final = [r for r in records if r.get("purpose") == "final"]

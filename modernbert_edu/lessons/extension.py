@@ -40,6 +40,7 @@ from ..training.context_extension import cut_documents, extended_model
 from ..training.pretrain import autocast, evaluate_mlm
 from ..training.recipe import Recipe
 from ..training.runs import pretrain
+from .shared import side_of_zero, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -301,9 +302,7 @@ def measure_positions(
 
 def in_words(record: dict, more: str, less: str) -> str:
     """Which side of zero the whole interval of a difference lies on: `more` above it, `less` below it."""
-    if record["low"] > 0:
-        return more
-    return less if record["high"] < 0 else "the interval holds zero: not told apart here"
+    return side_of_zero(record["low"], record["high"], above=more, below=less)
 
 
 # ---- needle ----------------------------------------------------------------------------------------------------------
@@ -501,8 +500,8 @@ COST_COLUMNS = ("tokens", "BERT, tokens/s", "ModernBERT, tokens/s", "times", "BE
                 "comparing, BERT", "comparing, ModernBERT")  # fmt: skip
 
 
-def _with_interval(record: dict, sign: str = "+") -> str:
-    return f"{record['value']:{sign}.3f} [{record['low']:{sign}.3f}, {record['high']:{sign}.3f}]"
+def _with_interval(record: dict) -> str:
+    return with_interval(record["value"], record["low"], record["high"])
 
 
 def context_rows(records: Sequence[dict]) -> list[tuple]:
@@ -520,7 +519,7 @@ def context_rows(records: Sequence[dict]) -> list[tuple]:
 
 def theta_rows(records: Sequence[dict]) -> list[tuple]:
     """A row for each context: the loss with theta kept minus that with theta changed, in words too."""
-    return [(f"{r['context']:,}", _with_interval(r), in_words(r, "changed is better", "kept is better"))
+    return [(f"{r['context']:,}", _with_interval(r), in_words(r, "changed is lower", "kept is lower"))
             for r in records if r["what"] == "theta_gain"]  # fmt: skip
 
 
@@ -555,21 +554,8 @@ LOOKS = {
     SHORT: plots.MORE_STYLES[0],
     KEPT: plots.MORE_STYLES[2],
     CHANGED: plots.STYLES["ModernBERT"],
-    LOCAL_ONLY: plots.STYLES["BERT"],
+    LOCAL_ONLY: plots.MORE_STYLES[0],  # never in one figure with SHORT
 }
-
-
-def _figure(width: float, height: float, columns: int, records: Sequence[dict]):
-    """(figure, axes), with room for the footer that names the device."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.32 / height, 1, 1 - 0.32 / height))
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-    return plots.finish(figure, records, own=True), axes
 
 
 def _line(ax: Axes, mine: Sequence[dict], x: str, scale: float = 1, bars: bool = False, **more) -> None:
@@ -577,26 +563,22 @@ def _line(ax: Axes, mine: Sequence[dict], x: str, scale: float = 1, bars: bool =
     mine = sorted(mine, key=lambda r: r[x])
     values = [scale * r["value"] for r in mine]
     bounds = [[scale * abs(r["value"] - r[end]) for r in mine] for end in ("low", "high")]
-    style = {"linewidth": 1.8, "markersize": 5.5, "markeredgecolor": "white", "capsize": 2, "elinewidth": 0.9, **more}
-    ax.errorbar([r[x] for r in mine], values, yerr=bounds if bars else None, **style)
+    look = plots.EDGE | plots.BARS | more
+    ax.errorbar([r[x] for r in mine], values, yerr=bounds if bars else None, **look)
 
 
 def _octaves(ax: Axes, at: Sequence[int], label: str) -> None:
-    from matplotlib.ticker import NullLocator
-
     at = [n for i, n in enumerate(at) if i == len(at) - 1 or at[i + 1] >= 1.3 * n]  # labels that would touch
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(at, [f"{n:,}" for n in at], rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_xlabel(label)
+    plots.octaves(ax, at, label, slanted=True)
 
 
+@plots.style()
 def plot_context(records: Sequence[dict]) -> Figure:
     """Loss by context given, loss by position against phase one's, and what the change of theta gains by context."""
     context = [r for r in records if r["what"] == "loss_by_context"]
     position = [r for r in records if r["what"] == "loss_by_position"]
     gains = [r for r in records if r["what"] == "theta_gain"]
-    figure, (left, middle, right) = _figure(14, 4.8, 3, [*context, *position, *gains])
+    figure, (left, middle, right) = plots.panels(14, 4.8, 3, [*context, *position, *gains])
     plain = {r["position"]: r["value"] for r in position if r["model"] == BEFORE}
     for name in NAMES:
         _line(left, [r for r in context if r["model"] == name], "context", label=name, **LOOKS[name])
@@ -610,15 +592,16 @@ def plot_context(records: Sequence[dict]) -> Figure:
     left.set(ylabel="loss (nats per masked token)", title="By context given")
     middle.set(ylabel="loss minus that of phase one (nats)", xlabel="position in the whole text (tokens)")
     middle.set_title("By position, against phase one")
-    right.set(ylabel="loss, theta kept minus changed (nats)", title="Above 0: the changed theta is better")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    right.set(ylabel="loss, theta kept minus changed (nats)", title="Above 0: lower with theta changed")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
 
 
+@plots.style()
 def plot_needle(records: Sequence[dict]) -> Figure:
     """Share of values found by distance for each model, with the reach of one local layer and the trained length."""
     found = [r for r in records if r["what"] == "needle_accuracy"]
-    figure, (ax,) = _figure(9, 5.4, 1, found)
+    figure, (ax,) = plots.panels(9, 5.4, 1, found)
     for name in dict.fromkeys(r["model"] for r in found):
         _line(ax, [r for r in found if r["model"] == name], "distance", 100, bars=True, label=name, **LOOKS[name])
     facts = next(r for r in records if r["what"] == "needle_facts")
@@ -632,10 +615,11 @@ def plot_needle(records: Sequence[dict]) -> Figure:
     _octaves(ax, sorted({r["distance"] for r in found}), "distance between the two places of a key (tokens), log scale")
     ax.set(ylabel="values found (%)", ylim=(-3, 106))
     ax.set_title(f"Needles in texts of {found[0]['length']:,} tokens", pad=28)
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 
+@plots.style()
 def plot_cost(records: Sequence[dict]) -> Figure:
     """Speed and memory against length."""
     figure = plots.new_figure(12, 4.4)
@@ -647,22 +631,19 @@ def plot_cost(records: Sequence[dict]) -> Figure:
     return plots.finish(figure, shown, own=True)
 
 
+@plots.style()
 def plot_turns(theta: float, length: int, old_theta: float = 10_000.0, old_length: int = 1024, head_size: int = 64):
     """Tokens in which each pair of a head turns once, before and after; the lengths as lines across."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    ax = figure.subplots()
+    figure, (ax,) = plots.panels(9, 4, 1)
     pairs = range(head_size // 2)
-    for one, n, name in ((old_theta, old_length, "BERT"), (theta, length, "ModernBERT")):
-        style = {**plots.STYLES[name], "markersize": 4}
+    for one, n, look in zip((old_theta, theta), (old_length, length), plots.MORE_STYLES, strict=False):
+        style = {**look, "markersize": 4}
         ax.plot(pairs, [turn_length(i, one, head_size) for i in pairs], label=f"theta {one:,.0f}", **style)
         ax.axhline(n, color=style["color"], linestyle=style["linestyle"], linewidth=0.9)
         ax.annotate(f"{n:,} tokens: {unturned(one, head_size, n)} pairs do not turn once", (0, n), fontsize=8,
                     xytext=(0, 3), textcoords="offset points")  # fmt: skip
     ax.set(yscale="log", xlabel=f"pair of a head of {head_size} numbers", ylabel="tokens for one turn, log scale")
-    ax.legend(fontsize=8, loc="lower right")
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="lower right")
     return figure
 
 

@@ -2,7 +2,7 @@
 
     tasks        make_tasks, make_text, make_facts   three tasks made of the library; the text that pretraining may see
     models       pretrain_both, begin                BERT and ModernBERT trained on that text, or left random
-    baselines    measure_baselines                   the most frequent class, bags of words, shared words
+    baselines    measure_baselines                   the most frequent class, bags of words, shared words: whole, cut
     rates        measure_rates                       packages: each model, start and learning rate, from several seeds
     pairs        measure_pairs, measure_pooling      docstrings; the mean against [CLS]
     facts        measure_facts                       beginnings, windows and whole texts, by the place of the fact
@@ -32,10 +32,11 @@ from ..measure.memory import Memory, training_memory
 from ..measure.speed import time_interleaved, training_call
 from ..model import MaskedLM
 from ..runtime import progress
-from ..tasks.finetune import Encoded, FineTuned, Settings, batch, encode, finetune
+from ..tasks.finetune import Encoded, FineTuned, Settings, batch, encode, finetune, shorten
 from ..tasks.library import library_files
 from ..tasks.library_tasks import (
     NAMES,
+    SENTENCE,
     FactTask,
     LibraryTask,
     docstring_task,
@@ -44,7 +45,7 @@ from ..tasks.library_tasks import (
     package_task,
     source_of,
 )
-from ..tasks.windows import one_a_text
+from ..tasks.windows import one_a_text, starts
 from ..training.pretrain import autocast, train_mlm
 from ..unpadding import Layout
 
@@ -53,6 +54,7 @@ PRETRAINED, RANDOM = "pretrained", "random"
 STARTS = (PRETRAINED, RANDOM)
 MAIN, OTHER = "mean", "cls"  # poolings: a model with so little pretraining learns sooner from the mean
 MAJORITY, BAG, SHARED = "most frequent class", "bag of words", "shared words"
+CUT = ", cut"  # added to a baseline's name: it reads no more of a text than the encoders do
 
 
 # ---- tasks and text --------------------------------------------------------------------------------------------------
@@ -179,33 +181,33 @@ def _as_text(right: Sequence[bool]) -> str:
 
 def _settings(sizes: FinetuningScale, task: str, **changes) -> Settings:
     given = dict(weight_decay=sizes.weight_decay, batch_size=sizes.finetuning_batch, evaluations=1, pooling=MAIN)
-    given |= dict(epochs=sizes.passage_epochs, max_length=sizes.passage_length) if task == "package" else {}
-    given |= dict(epochs=sizes.pair_epochs, max_length=sizes.pair_length) if task == "docstring" else {}
+    given["max_length"] = read_length(task, sizes)
+    given["epochs"] = {"package": sizes.passage_epochs, "docstring": sizes.pair_epochs, "fact": 1}[task]
     return Settings(**{**given, **changes})
+
+
+def read_length(task: str, sizes: FinetuningScale) -> int:
+    """Tokens, special ones included, that an encoder reads of a text of this task, unless it reads all or windows."""
+    return {"package": sizes.passage_length, "docstring": sizes.pair_length, "fact": sizes.short_length}[task]
 
 
 # ---- baselines -------------------------------------------------------------------------------------------------------
 
 
-def measure_baselines(task: LibraryTask | FactTask, sizes: FinetuningScale) -> list[dict]:
+def measure_baselines(task: LibraryTask | FactTask, tokenizer: Tokenizer, sizes: FinetuningScale) -> list[dict]:
     """What needs no network: records like those of a fine-tuning, with "start" naming nothing.
 
-    The bag of words is a logistic regression on tf-idf over words, names and the two joined texts of a pair. For pairs
-    there is one more: a logistic regression on a single number, the cosine of the two texts' tf-idf vectors.
+    Each is trained and tested twice: on whole texts, and (with `CUT` in its name) on the first tokens of each, as many
+    as an encoder reads of this task.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
     train, test = task.train, task.test
     most = max(sorted(set(train.answers)), key=train.answers.count)
     said = {MAJORITY: [most] * len(test)}
-    joined = [[" ".join(text) for text in part.texts] for part in (train, test)]
-    words = TfidfVectorizer(token_pattern=WORD, sublinear_tf=True)
-    classifier = LogisticRegression(max_iter=1000, C=10.0)
-    said[BAG] = classifier.fit(words.fit_transform(joined[0]), train.answers).predict(words.transform(joined[1]))
-    if len(task.task.columns) == 2:
-        single = LogisticRegression().fit(_cosines(words, train.texts), train.answers)
-        said[SHARED] = single.predict(_cosines(words, test.texts))
+    whole = bags(train.texts, train.answers, test.texts)
+    length = read_length(task.task.name, sizes)
+    cut = bags(first_tokens(train.texts, tokenizer, length), train.answers, first_tokens(test.texts, tokenizer, length))
+    for name in whole:
+        said |= {name: whole[name], name + CUT: cut[name]}
     records = []
     for name, answers in said.items():
         right = [a == b for a, b in zip(answers, test.answers, strict=True)]
@@ -213,6 +215,35 @@ def measure_baselines(task: LibraryTask | FactTask, sizes: FinetuningScale) -> l
                             task=task.task.name, pooling="-", n=len(right), seed=sizes.seed,
                             right=_as_text(right)))  # fmt: skip
     return records
+
+
+def bags(train: Sequence[tuple], answers: Sequence[str], test: Sequence[tuple]) -> dict[str, Sequence[str]]:
+    """{baseline: what it says of each test text}, learnt from the training texts, each a tuple of one or two.
+
+    The bag of words is a logistic regression on tf-idf over words, names and the two joined texts of a pair. For pairs
+    there is one more: a logistic regression on a single number, the cosine of the two texts' tf-idf vectors.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    joined = [[" ".join(text) for text in texts] for texts in (train, test)]
+    words = TfidfVectorizer(token_pattern=WORD, sublinear_tf=True)
+    classifier = LogisticRegression(max_iter=1000, C=10.0)
+    said = {BAG: classifier.fit(words.fit_transform(joined[0]), answers).predict(words.transform(joined[1]))}
+    if len(train[0]) == 2:
+        single = LogisticRegression().fit(_cosines(words, train), answers)
+        said[SHARED] = single.predict(_cosines(words, test))
+    return said
+
+
+def first_tokens(texts: Sequence[tuple], tokenizer: Tokenizer, length: int) -> list[tuple]:
+    """The same texts or pairs, each cut as `encode` cuts it for an encoder that reads `length` tokens."""
+    cut = []
+    for text in texts:
+        ids = tokenizer.encode_batch(text, add_special_tokens=False)
+        kept = shorten(ids, length - 1 - len(ids))  # [CLS], and a [SEP] behind each
+        cut.append(tuple(tokenizer.decode(one, skip_special_tokens=False) for one in kept))
+    return cut
 
 
 # Letters only, so an identifier is taken apart at its underscores: split_by_file is three words.
@@ -263,7 +294,7 @@ def measure_pooling(
     """Packages once more, pooled at [CLS], at the rate that was best for the mean."""
     found = []
     for name, model in models.items():
-        for seed in sizes.seeds:
+        for seed in sizes.pooling_seeds:
             rate = best_rate(records, name, PRETRAINED)
             settings = _settings(sizes, "package", rate=rate, seed=seed, pooling=OTHER)
             found.append(run_one(name, PRETRAINED, model, tokenizer, task, settings, sizes, device)[0])
@@ -277,7 +308,7 @@ def measure_pairs(
     """Docstrings: each model and start, each seed, at the learning rate that was best for packages."""
     found = []
     for name, model in models.items():
-        for start in STARTS:
+        for start in sizes.pair_starts:
             for seed in sizes.pair_seeds:
                 rate = best_rate(records, name, start)
                 settings = _settings(sizes, "docstring", rate=rate, seed=seed)
@@ -306,8 +337,8 @@ def measure_facts(
     records = []
     for reader, name, length, way in runs:
         for seed in sizes.fact_seeds:
-            settings = _settings(sizes, "fact", rate=sizes.fact_rate, epochs=1, batch_size=sizes.fact_batch,
-                                 max_length=length, long=way, seed=seed)  # fmt: skip
+            settings = _settings(sizes, "fact", rate=sizes.fact_rate_of(name), batch_size=sizes.fact_batch,
+                                 max_length=length, long=way, stride=sizes.window_stride, seed=seed)  # fmt: skip
             record, _ = run_one(name, PRETRAINED, models[name], tokenizer, task, settings, sizes, device)
             records.append(dict(record, reader=reader))
     return records + by_place(records, task.places, sizes)
@@ -335,6 +366,23 @@ def within(records: Sequence[dict], places: Sequence[int], short: int) -> dict[b
         right = [r["right"][i] == "1" for r in records for i, place in enumerate(places) if (place < short) == inside]
         shares[inside] = sum(right) / len(right) if right else float("nan")
     return shares
+
+
+def whole_in_a_window(task: FactTask, tokenizer: Tokenizer, sizes: FinetuningScale) -> list[bool]:
+    """For each test text whether the whole fact stands in one window at least, and is not cut in all of them."""
+    room, found = sizes.short_length - 2, []
+    for (text,) in task.test.texts:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        begin, end = (len(tokenizer.encode(text[:at], add_special_tokens=False)) for at in fact_characters(text))
+        windows = starts(len(ids), room, sizes.window_stride)
+        found.append(any(at <= begin and end <= at + room for at in windows))
+    return found
+
+
+def fact_characters(text: str) -> tuple[int, int]:
+    """(first, last + 1): where the line of the fact stands in a text, in characters, its line end not counted."""
+    begin = text.index(SENTENCE.partition("{")[0])
+    return begin, text.index("\n", begin)
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------
@@ -381,9 +429,10 @@ SCORE_COLUMNS = (
     "training (s)",
     "a step (MiB)",
 )
-FACT_COLUMNS = ("reader", "pooling", "right on test", "fact among the first tokens", "fact behind them",
-                "training (s)", "a step (MiB)")  # fmt: skip
-COST_COLUMNS = ("tokens", "BERT, ms", "ModernBERT, ms", "times", "BERT, MiB", "ModernBERT, MiB", "times")
+FACT_COLUMNS = ("reader", "pooling", "learning rate", "right on test", "fact among the first tokens",
+                "fact behind them", "training (s)", "a step (MiB)")  # fmt: skip
+COST_COLUMNS = ("tokens", "BERT, ms", "ModernBERT, ms", "ratio of times", "BERT, MiB", "ModernBERT, MiB",
+                "ratio of memory")  # fmt: skip
 
 
 def _tests(records: Sequence[dict], **wanted) -> list[dict]:
@@ -450,7 +499,7 @@ def comparisons(task: str) -> list[tuple[str, tuple, tuple]]:
     for name in MODELS:
         mine = (name, PRETRAINED, MAIN)
         found.append((f"{name}, pretrained against random", mine, (name, RANDOM, MAIN)))
-        found.append((f"{name}, pretrained, against {best}", mine, (best,)))
+        found += [(f"{name}, pretrained, against {one}", mine, (one,)) for one in (best, best + CUT)]
         found.append((f"{name}, pretrained, against guessing", mine, (MAJORITY,)))
         if task == "package":
             found.append((f"{name}, pretrained, mean against [CLS]", mine, (name, PRETRAINED, OTHER)))
@@ -461,10 +510,18 @@ def verdicts(records: Sequence[dict], task: str) -> list[str]:
     """Lines that the intervals decide."""
     lines = []
     for words, run, other in comparisons(task):
-        mine, theirs = chosen(records, task, *run), chosen(records, task, *other)
+        mine, theirs = _same_seeds(chosen(records, task, *run), chosen(records, task, *other))
         if mine and theirs:
             lines.append(f"{words}: {verdict(mine, theirs)}")
     return lines
+
+
+def _same_seeds(mine: list[dict], theirs: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Where one side ran with fewer seeds, both without the seeds that only one has. A baseline depends on no seed."""
+    if any(r["start"] == "-" for r in theirs):
+        return mine, theirs
+    shared = {r["seed"] for r in mine} & {r["seed"] for r in theirs}
+    return tuple([r for r in side if r["seed"] in shared] for side in (mine, theirs))
 
 
 def fact_runs(records: Sequence[dict]) -> dict[tuple[str, str], list[dict]]:
@@ -482,9 +539,10 @@ def fact_rows(records: Sequence[dict], places: Sequence[int], short: int) -> lis
     baselines = {(r["model"], "-"): [r] for r in _tests(records, task="fact", start="-")}
     for (reader, pooling), mine in (baselines | fact_runs(records)).items():
         shares = within(mine, places, short)
-        cost = ("-", "-") if pooling == "-" else (
-            f"{_mean(r['seconds'] for r in mine):.0f}", f"{mine[0]['memory'] / plots.MIB:,.0f}")  # fmt: skip
-        rows.append((reader, pooling, f"{_mean(r['value'] for r in mine):.0%}", f"{shares[True]:.0%}",
+        rate, *cost = ("-", "-", "-") if pooling == "-" else (
+            f"{mine[0]['rate']:g}", f"{_mean(r['seconds'] for r in mine):.0f}",
+            f"{mine[0]['memory'] / plots.MIB:,.0f}")  # fmt: skip
+        rows.append((reader, pooling, rate, f"{_mean(r['value'] for r in mine):.0%}", f"{shares[True]:.0%}",
                      f"{shares[False]:.0%}", *cost))  # fmt: skip
     return rows
 
@@ -500,7 +558,7 @@ def fact_verdicts(records: Sequence[dict]) -> list[str]:
 
 
 def cost_rows(records: Sequence[dict]) -> list[tuple]:
-    """One row for each length: time and memory of a training step, and ModernBERT's share of BERT's."""
+    """One row for each length: time and memory of a training step, and ModernBERT's divided by BERT's."""
     value = {(r["what"], r["model"], r["length"]): r["value"] for r in records if r["what"].startswith("step_")}
     rows = []
     for n in sorted({length for *_, length in value}):
@@ -513,52 +571,43 @@ def cost_rows(records: Sequence[dict]) -> list[tuple]:
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
-START_LOOKS = {PRETRAINED: plots.STYLES["ModernBERT"], RANDOM: plots.STYLES["BERT"]}
+# Not the models' own looks, as a panel shows one model twice. Dark against light, for a grey printer.
+START_LOOKS = {PRETRAINED: plots.MORE_STYLES[1], RANDOM: plots.MORE_STYLES[2]}
 
 
-def _figure(width: float, height: float, columns: int, records: Sequence[dict], **options):
-    """(figure, axes), with room for the footer that names the device."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.4 / height, 1, 1 - 0.4 / height))
-    axes = figure.subplots(1, columns, squeeze=False, **options)[0]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
-    return plots.finish(figure, records, own=True), axes
-
-
-def _level(ax, value: float, words: str, linestyle, named: bool) -> None:
+def _level(ax, value: float, words: str, linestyle, named: bool, va: str = "center") -> None:
     """A line across, named to the right of the axes where it is `named`."""
     ax.axhline(value, color="black", linewidth=0.9, linestyle=linestyle)
     if named:
-        ax.annotate(words, (1.01, value), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+        ax.annotate(words, (1.01, value), xycoords=("axes fraction", "data"), fontsize=8, va=va)
 
 
+@plots.style()
 def plot_rates(records: Sequence[dict]):
     """Packages: test accuracy against the learning rate, a point a seed and a line through their means."""
     sweep = [r for r in _tests(records, task="package", pooling=MAIN) if r["start"] != "-"]
-    figure, axes = _figure(11, 4.4, len(MODELS), sweep, sharey=True)
+    figure, axes = plots.panels(11, 4.4, len(MODELS), sweep, sharey=True)
     for ax, name in zip(axes, MODELS, strict=True):
-        for start in STARTS:
+        for start, size in zip(STARTS, (9, 5), strict=True):  # a point under another is still seen
             mine = [r for r in sweep if (r["model"], r["start"]) == (name, start)]
             rates, look = sorted({r["rate"] for r in mine}), START_LOOKS[start]
             means = [100 * _mean(r["value"] for r in mine if r["rate"] == rate) for rate in rates]
-            ax.plot(rates, means, color=look["color"], linestyle=look["linestyle"], linewidth=1.8)
+            ax.plot(rates, means, color=look["color"], linestyle=look["linestyle"])
             ax.plot([r["rate"] for r in mine], [100 * r["value"] for r in mine], linestyle="", color=look["color"],
-                    marker=look["marker"], markersize=6, markeredgecolor="white")  # fmt: skip
+                    marker=look["marker"], markersize=size, markeredgecolor="white")  # fmt: skip
             ax.plot([], [], **look, label=f"{start} start")
-        for words, style in ((BAG, (0, (6, 2))), (MAJORITY, (0, (1, 2)))):
-            for r in _tests(records, task="package", model=words):
-                _level(ax, 100 * r["value"], words, style, named=ax is axes[-1])
+        levels = {r["model"]: 100 * r["value"] for r in _tests(records, task="package", start="-")}
+        dashes = {BAG: (0, (6, 2)), BAG + CUT: (0, (6, 2, 1, 2)), MAJORITY: (0, (1, 2))}
+        highest = max(levels, key=levels.__getitem__)  # the two bags may be near: their names keep apart
+        for words, value in levels.items():
+            side = "bottom" if words == highest else "top"
+            _level(ax, value, words, dashes[words], named=ax is axes[-1], va=side)
         ax.set_xscale("log")
         ax.minorticks_off()
         ax.set_xticks(sorted({r["rate"] for r in sweep}), [f"{rate:g}" for rate in sorted({r["rate"] for r in sweep})])
         ax.margins(x=0.12)
         ax.set(xlabel="learning rate, log scale", title=name)
-        ax.legend(fontsize=8, loc="best")
+        ax.legend(loc="best")
     axes[0].set(ylabel="right on test passages (%)", ylim=(0, 100))
     return figure
 
@@ -572,6 +621,7 @@ FACT_LOOKS = {
 }
 
 
+@plots.style()
 def plot_places(records: Sequence[dict]):
     """Facts: the share that is right by the place of the fact, for every way to read.
 
@@ -579,13 +629,13 @@ def plot_places(records: Sequence[dict]):
     """
     found = [r for r in records if r["what"] == "fact_accuracy"]
     long, short = found[0]["length"], found[0]["short"]
-    figure, (ax,) = _figure(8.6, 4.8, 1, found)
+    figure, (ax,) = plots.panels(8.6, 4.8, 1, found)
     readers = list(dict.fromkeys(r["reader"] for r in found))
     for turn, reader in enumerate(readers):
         mine = [r for r in found if r["reader"] == reader]
         look = next(look for words, look in FACT_LOOKS.items() if reader.startswith(words))
         shift = (turn - (len(readers) - 1) / 2) * long / 120
-        ax.plot([r["place"] + shift for r in mine], [100 * r["value"] for r in mine], linewidth=1.8, markersize=6,
+        ax.plot([r["place"] + shift for r in mine], [100 * r["value"] for r in mine], markersize=6,
                 markeredgecolor="white", label=f"{reader} tokens", **look)  # fmt: skip
     ax.axvline(short, color=plots.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
     ax.annotate(f"{short:,} tokens end here", (short, 108), fontsize=8, color=plots.FAINT, va="center",
@@ -593,21 +643,22 @@ def plot_places(records: Sequence[dict]):
     _level(ax, 100 / len(NAMES), "guessing", (0, (1, 2)), named=True)
     ax.set(xlabel="tokens before the fact (middle of the bin)", xlim=(0, long), ylim=(-3, 104))
     ax.set_ylabel("right on test texts (%)")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
+@plots.style()
 def plot_cost(records: Sequence[dict]):
     """Time and memory of a training step against the length of one text, both axes logarithmic."""
     chosen_records = [r for r in records if r["what"].startswith("step_")]
-    figure, axes = _figure(11, 4.2, 2, chosen_records)
+    figure, axes = plots.panels(11, 4.2, 2, chosen_records)
     panels = [("step_seconds", 1000, "time of a training step (ms), log scale"),
               ("step_bytes", 1 / plots.MIB, "memory of a training step (MiB), log scale")]  # fmt: skip
     for ax, (what, scale, label) in zip(axes, panels, strict=True):
         for name in MODELS:
             mine = sorted((r for r in records if r["what"] == what and r["model"] == name), key=lambda r: r["length"])
             spreads = [scale * (r.get("spread") or 0) / 2 for r in mine]
-            style = {**plots.STYLES[name], "linewidth": 1.8, "markersize": 5, "markeredgecolor": "white", "capsize": 3}
+            style = plots.STYLES[name] | plots.EDGE
             ax.errorbar([r["length"] for r in mine], [scale * r["value"] for r in mine], yerr=spreads, label=name,
                         **style)  # fmt: skip
         lengths = sorted({r["length"] for r in chosen_records})
@@ -617,16 +668,16 @@ def plot_cost(records: Sequence[dict]):
         ax.minorticks_off()
         plots.ticks_within_decades(ax)
         ax.set(xlabel="tokens of the text, log scale", ylabel=label)
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure
 
 
+@plots.style()
 def picture_pooling(lengths: Sequence[int]):
     """How much each token of a flat batch counts in each text's vector, (N, T): [CLS] above, the mean below."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(0.55 * sum(lengths) + 2.4, 0.42 * len(lengths) * 2 + 1.9), layout="constrained")
-    for ax, pooling in zip(figure.subplots(2, 1, sharex=True), POOLINGS, strict=True):
+    size = 0.55 * sum(lengths) + 2.4, 0.42 * len(lengths) * 2 + 1.9
+    figure, axes = plots.panels(*size, 1, rows=2, sharex=True)
+    for ax, pooling in zip(axes, POOLINGS, strict=True):
         weights = pooling_weights(lengths, pooling)
         ax.imshow(weights.numpy(), cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
         for row, line in enumerate(weights.tolist()):
@@ -635,9 +686,8 @@ def picture_pooling(lengths: Sequence[int]):
                     ink = "white" if weight > 0.7 else "black"
                     ax.text(column, row, f"{weight:.2g}", ha="center", va="center", fontsize=9, color=ink)
         ax.set_yticks(range(len(lengths)), [f"text {i}" for i in range(len(lengths))])
-        ax.set_title(
-            "the first token, [CLS]" if pooling == "cls" else "the mean over the text's own tokens", fontsize=10
-        )
+        ax.set_title("the first token, [CLS]" if pooling == "cls" else "the mean over the text's own tokens")
+        plots.frame_image(ax)
     ax.set_xticks(range(sum(lengths)))
     ax.set_xlabel("token on the flat axis")
     return figure

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +28,8 @@ from ..errors import InputError
 from ..measure import ablation, ablation_plots, memory, plots, speed
 from ..mlp import GeGLU, GeluMLP, gated_gelu
 from ..model import MaskedLM
-from ..runtime import describe_device, progress
+from ..runtime import progress
+from .shared import side_of_zero, where_measured, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,30 +42,16 @@ STYLES = {
 }
 
 
-def _facts(device: torch.device | str, dtype: str) -> dict:
-    return dict(device=describe_device(torch.device(device)), torch=torch.__version__, dtype=dtype)
-
-
-def _panels(columns: int, width: float, height: float = 4.0, rows: int = 1):
-    """A figure without pyplot and its axes, plain ones with a light grid, room for a footer below."""
+def _panels(columns: int, width: float, height: float = 4.0, rows: int = 1, **options):
+    """A figure whose margins the caller sets, and its axes in rows."""
     figure = plots.new_figure(width, height)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
-    return figure, axes
-
-
-def _legend_below(figure, ax) -> None:
-    handles, names = ax.get_legend_handles_labels()
-    place = dict(loc="lower center", bbox_to_anchor=(0.5, 0.05))
-    figure.legend(handles, names, ncols=len(names), frameon=False, fontsize=9, handlelength=3.5, **place)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 # ---- toy -------------------------------------------------------------------------------------------------------------
 
 
+@plots.style()
 def plot_toy(h_TI: Tensor, tokens: Sequence[str]) -> Figure:
     """(T, 2 I) numbers from Wi -> four tables side by side: value, gelu(value), gate, and their product."""
     value_TI, gate_TI = h_TI.chunk(2, dim=-1)
@@ -77,17 +65,18 @@ def plot_toy(h_TI: Tensor, tokens: Sequence[str]) -> Figure:
     figure.subplots_adjust(left=0.09, right=0.99, top=0.8, bottom=0.14, wspace=0.12)
     largest = max(table.abs().max().item() for table in shown.values())
     for ax, (title, table) in zip(figure.subplots(1, 4), shown.items(), strict=True):
-        ax.imshow(table.abs().numpy(), cmap="Greys", vmin=0, vmax=1.3 * largest, aspect="auto")
+        ax.imshow(table.abs().numpy(), vmin=0, vmax=1.3 * largest, aspect="auto")
+        plots.frame_image(ax)
         for (row, column), number in zip(
             torch.cartesian_prod(*map(torch.arange, table.shape)), table.flatten(), strict=True
         ):
             dark = abs(number) > 0.85 * largest
             ax.text(column, row, f"{number:.3f}", ha="center", va="center", color="white" if dark else "black")
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title)
         ax.set_xticks(range(table.shape[1]), [f"unit {i}" for i in range(table.shape[1])])
         ax.set_yticks(range(len(tokens)), tokens if title == "value" else [""] * len(tokens))
         ax.tick_params(length=0)
-    figure.suptitle("Four tokens through two gated units (darker: larger in size)", fontsize=11)
+    figure.suptitle("Four tokens through two gated units (darker: larger in size)")
     return figure
 
 
@@ -113,7 +102,7 @@ def fit_functions(steps: int, seeds: Sequence[int]) -> list[dict]:
     """
     inside, between, ring = _grid(FIT_INSIDE, 15), _grid(FIT_INSIDE, 40), _grid(FIT_OUTSIDE, 41)
     places = {"inside": between, "outside": ring[ring.abs().amax(dim=1) > FIT_INSIDE]}
-    records, facts = [], _facts("cpu", "float32")
+    records, facts = [], where_measured(torch.device("cpu"), torch.float32)
     for target, function in TARGETS.items():
         for name, width in FIT_WIDTHS.items():
             for seed in seeds:
@@ -152,15 +141,12 @@ def fit_rows(records: Sequence[dict]) -> list[tuple[str, str, float, float, str]
     for target in TARGETS:
         for where in ("inside", "outside"):
             here = [r for r in records if (r["what"], r.get("target"), r.get("where")) == ("fit_error", target, where)]
-            plain, gated = (_mean([r["value"] for r in here if r["model"] == name]) for name in FIT_WIDTHS)
+            plain, gated = (fmean([r["value"] for r in here if r["model"] == name]) for name in FIT_WIDTHS)
             rows.append((target, where, plain, gated, f"{gated / plain:.2f}"))
     return rows
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
+@plots.style()
 def plot_fits(records: Sequence[dict]) -> Figure:
     """One panel a target: the error of each seed, inside and outside the region of training, on a log scale."""
     chosen = [r for r in records if r["what"] == "fit_error"]
@@ -169,15 +155,16 @@ def plot_fits(records: Sequence[dict]) -> Figure:
     titles = {"product": "target: x1 x2", "maximum": "target: max(x1, x2)"}
     for ax, (target, title) in zip(axes[0], titles.items(), strict=True):
         for shift, name in ((-0.12, GELU), (0.12, EQUAL_SIZE)):
-            style = STYLES[name] | dict(linestyle="none", markersize=7, fillstyle="none", markeredgewidth=1.6)
+            look = STYLES[name] | dict(linestyle="none", markersize=7, fillstyle="none", markeredgewidth=1.6)
             places = [(place, where) for place, where in enumerate(("inside", "outside"))]
             points = [(x + shift, r["value"]) for x, where in places for r in chosen
                       if (r["target"], r["model"], r["where"]) == (target, name, where)]  # fmt: skip
-            ax.plot(*zip(*points, strict=True), label=name, **style)
+            ax.plot(*zip(*points, strict=True), label=name, **look)
         ax.set(yscale="log", xlim=(-0.5, 1.5), title=title, ylabel="RMS error, log scale")
+        plots.ticks_within_decades(ax)
         ax.set_xticks([0, 1], [f"inside: |x| up to {FIT_INSIDE:g}", f"outside: up to {FIT_OUTSIDE:g}"])
-    _legend_below(figure, axes[0][0])
-    figure.suptitle("Two functions, two MLPs of 162 parameters; points: seeds", fontsize=11)
+    plots.legend_below(figure, axes[0][0])
+    figure.suptitle("Two functions, two MLPs of 162 parameters; points: seeds")
     return plots.finish(figure, chosen, own=True)
 
 
@@ -202,7 +189,7 @@ def gate_activity(model: MaskedLM, sequences: Sequence[list[int]], stage: str, d
     parts = [{"activated": F.gelu(value), "gate": gate} for value, gate in halves]
     # A few values lie far out, so the axis ends where 99.8 % of the widest layer's are.
     limit = max(_quantile(part.abs(), 0.998) for layer in parts for part in layer.values())
-    facts = _facts(model.decoder_bias.device, dtype) | dict(model="ModernBERT", stage=stage)
+    facts = where_measured(model.decoder_bias.device, dtype) | dict(model="ModernBERT", stage=stage)
     records = []
     for layer, both in enumerate(parts):
         here = facts | dict(layer=layer, numbers=both["gate"].numel())
@@ -261,7 +248,7 @@ def activity_rows(records: Sequence[dict]) -> list[tuple[str, str, str]]:
     """[(what, at the start, trained)]: near-zero share and co-activation, means over the layers."""
     rows = []
     for what, name in (("near_zero", "near zero (share of products)"), ("co_activation", "co-activation (ratio)")):
-        means = [_mean([r["value"] for r in records if (r["what"], r["stage"]) == (what, stage)])
+        means = [fmean([r["value"] for r in records if (r["what"], r["stage"]) == (what, stage)])
                  for stage in ("at the start", "trained")]  # fmt: skip
         rows.append((name, *(f"{mean:.2f}" for mean in means)))
     return rows
@@ -275,34 +262,34 @@ def _some_layers(records: Sequence[dict], most: int = 4) -> list[int]:
     return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]
 
 
+@plots.style()
 def plot_gates(records: Sequence[dict]) -> Figure:
     """Distribution of gelu(value) and gate, one column a layer, one row a stage; densities on a log scale."""
     chosen = [r for r in records if r["what"] == "gate_histogram"]
     stages, layers = list(dict.fromkeys(r["stage"] for r in chosen)), _some_layers(chosen)
     figure, axes = _panels(len(layers), 2.7 * len(layers), 2.5 * len(stages) + 0.6, rows=len(stages))
-    figure.subplots_adjust(left=0.075, right=0.99, top=0.87, bottom=0.15, wspace=0.2, hspace=0.45)
-    styles = {
-        "gate": dict(color="#d07c00", linestyle="--", label="gate"),
-        "activated": dict(color="#00417a", linestyle="-", label="gelu(value)"),
+    figure.subplots_adjust(left=0.085, right=0.99, top=0.87, bottom=0.15, wspace=0.2, hspace=0.45)
+    looks = {
+        "gate": plots.MORE_STYLES[0] | dict(marker="", label="gate"),
+        "activated": plots.MORE_STYLES[1] | dict(marker="", label="gelu(value)"),
     }
     for row, stage in zip(axes, stages, strict=True):
         for ax, layer in zip(row, layers, strict=True):
-            for part, style in styles.items():
+            for part, look in looks.items():
                 record = next(r for r in chosen if (r["stage"], r["layer"], r["part"]) == (stage, layer, part))
                 width = 2 * record["limit"] / BINS
                 centres = [-record["limit"] + (i + 0.5) * width for i in range(BINS)]
                 density = [count / (record["numbers"] * width) or None for count in record["counts"]]
-                ax.plot(centres, [float("nan") if y is None else y for y in density], linewidth=1.5, **style)
+                ax.plot(centres, [float("nan") if y is None else y for y in density], linewidth=1.5, **look)
             ax.set(yscale="log", title=f"layer {layer}, {stage}")
-            ax.title.set_fontsize(9)
-        row[0].set_ylabel("density, log scale", fontsize=9)
-    for ax in axes[-1]:
-        ax.set_xlabel("gate or gelu(value)", fontsize=9)
-    axes[0][0].legend(frameon=False, fontsize=8)
-    figure.suptitle("What the two halves of a GeGLU hold, by layer (rows differ in range)", fontsize=11)
+    figure.supylabel("density, log scale", fontsize=9.5)
+    figure.supxlabel("gate or gelu(value)", y=0.06, fontsize=9.5)
+    axes[0][0].legend()
+    figure.suptitle("What the two halves of a GeGLU hold, by layer (rows differ in range)")
     return plots.finish(figure, chosen, own=True)
 
 
+@plots.style()
 def plot_products(records: Sequence[dict]) -> Figure:
     """By layer and stage: share of near-zero products, and whether value and gate are large together."""
     panels = {
@@ -312,21 +299,20 @@ def plot_products(records: Sequence[dict]) -> Figure:
     chosen = [r for r in records if r["what"] in panels]
     figure, axes = _panels(2, 9, 3.8)
     figure.subplots_adjust(left=0.08, right=0.98, top=0.83, bottom=0.22, wspace=0.25)
-    looks = plots.MORE_STYLES[:2]
     for ax, (what, (label, title)) in zip(axes[0], panels.items(), strict=True):
-        for stage, style in zip(dict.fromkeys(r["stage"] for r in chosen), looks, strict=False):
+        for stage, look in zip(dict.fromkeys(r["stage"] for r in chosen), plots.MORE_STYLES, strict=False):
             mine = [(r["layer"], r["value"]) for r in chosen if (r["what"], r["stage"]) == (what, stage)]
-            ax.plot(*zip(*mine, strict=True), label=stage, markersize=6, **style)
+            ax.plot(*zip(*mine, strict=True), label=stage, markersize=6, **look)
         layers = sorted({r["layer"] for r in chosen})
         ax.set_xticks(layers)
         ax.set(xlabel="layer", ylim=(0, 1.15 * max(r["value"] for r in chosen if r["what"] == what)))
-        ax.set_ylabel(label, fontsize=9)
-        ax.set_title(title, fontsize=9)
+        ax.set_ylabel(label)
+        ax.set_title(title)
     axes[0][1].axhline(1, color=plots.FAINT, linewidth=1)
     axes[0][1].annotate("1: sizes independent", (axes[0][1].get_xlim()[1], 1), xytext=(0, -4),
                         textcoords="offset points", ha="right", va="top", fontsize=8, color=plots.FAINT)  # fmt: skip
-    axes[0][0].legend(frameon=False, fontsize=9, loc="lower right")
-    figure.suptitle("The gated products on held-out text", fontsize=11)
+    axes[0][0].legend(loc="lower right")
+    figure.suptitle("The gated products on held-out text")
     return plots.finish(figure, chosen, own=True)
 
 
@@ -347,11 +333,9 @@ def gelu_variants(sizes: GegluScale, tokenizer) -> list[ablation.Variant]:
 
 def verdict(difference: ablation.Difference, baseline: str = BASELINE) -> str:
     """In words, what the interval of a difference in loss allows to say; it never depends on who should win."""
-    words = f"{difference.model} minus {baseline}: {difference.mean:+.3f} nats [{difference.low:+.3f}, "
-    words += f"{difference.high:+.3f}]: "
-    if difference.low <= 0 <= difference.high:
-        return words + "the interval holds 0, so these seeds show no difference"
-    return words + f"{difference.model if difference.high < 0 else baseline} ended lower with these seeds"
+    d, ended = difference, "ended lower with these seeds"
+    words = side_of_zero(d.low, d.high, above=f"{baseline} {ended}", below=f"{d.model} {ended}")
+    return f"{d.model} minus {baseline}: {with_interval(d.mean, d.low, d.high, 'nats')}: {words}"
 
 
 def ablation_records(records: Sequence[dict]) -> list[dict]:
@@ -365,6 +349,7 @@ def ladder_rungs(records: Sequence[dict]) -> list[dict]:
     return chosen if trained == set(RUNGS) else []
 
 
+@plots.style()
 def plot_gelu_ablation(records: Sequence[dict]) -> Figure:
     """The live ablation: curves against tokens and seconds, and the paired differences."""
     return ablation_plots.plot_ablation(ablation_records(records), BASELINE, "GeGLU against GELU in ModernBERT")
@@ -412,7 +397,8 @@ def measure_cost(sizes: GegluScale, device: torch.device) -> list[dict]:
 
 
 def _cost_at(sizes: GegluScale, device: torch.device, D: int, W: int, T: int) -> list[dict]:
-    dtype, facts = getattr(torch, sizes.dtype), _facts(device, sizes.dtype)
+    dtype = getattr(torch, sizes.dtype)
+    facts = where_measured(device, dtype)
     torch.manual_seed(sizes.seed)
     x_TD = torch.randn(T, D, device=device, dtype=dtype, requires_grad=True)
     mlps = {name: small_mlp(name, D, width, bias=False).to(device, dtype) for name, width in contestants(D, W).items()}
@@ -435,6 +421,7 @@ def _cost_at(sizes: GegluScale, device: torch.device, D: int, W: int, T: int) ->
     return records
 
 
+@plots.style()
 def plot_speed(records: Sequence[dict]) -> Figure:
     """Tokens per second of forward and backward against width and against tokens; bars: middle half of the repeats."""
     return _plot_cost(
@@ -442,6 +429,7 @@ def plot_speed(records: Sequence[dict]) -> Figure:
     )
 
 
+@plots.style()
 def plot_memory(records: Sequence[dict]) -> Figure:
     """MiB kept for the backward pass against width and against tokens."""
     return _plot_cost(
@@ -457,23 +445,20 @@ def _plot_cost(records: Sequence[dict], what: str, scale: float, label: str, tit
     figure.subplots_adjust(left=0.09, right=0.98, top=0.88, bottom=0.27, wspace=0.25)
     for ax, axis in zip(axes[0], ("width", "tokens"), strict=True):
         here = [r for r in chosen if r["axis"] == axis]
-        for name, style in STYLES.items():
+        for name in STYLES:
             mine = [r for r in here if r["model"] == name]
             half = [r.get("spread", 0) / scale / 2 for r in mine]
             ax.errorbar([r[axis] for r in mine], [r["value"] / scale for r in mine], yerr=half if any(half) else None,
-                        label=name, linewidth=1.8, markersize=5, capsize=3, elinewidth=1, **style)  # fmt: skip
+                        label=name, **STYLES[name] | plots.BARS)  # fmt: skip
         ticks = sorted({r[axis] for r in here})
-        ax.set_xscale("log", base=2)
-        ax.minorticks_off()
-        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(plots.plain_number)
-        ax.set_ylabel(label, fontsize=9)
+        ax.set_ylabel(label)
         other = f"{here[0]['tokens']:,} tokens" if axis == "width" else f"GELU width {here[0]['width']:,}"
         unit = "width W of the GELU MLP" if axis == "width" else "tokens in the batch"
-        ax.set_xlabel(f"{unit}, log scale ({other})", fontsize=9)
-    _legend_below(figure, axes[0][0])
-    figure.suptitle(f"{title} (hidden size {chosen[0]['hidden']})", fontsize=11)
+        plots.octaves(ax, ticks, f"{unit}, log scale ({other})")
+    plots.legend_below(figure, axes[0][0])
+    figure.suptitle(f"{title} (hidden size {chosen[0]['hidden']})")
     return plots.finish(figure, chosen, own=True)
 
 

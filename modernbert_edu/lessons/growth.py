@@ -34,6 +34,7 @@ from ..model import MaskedLM
 from ..runtime import progress
 from ..training.pretrain import autocast, build_optimizer, evaluate_mlm, masked_batch
 from ..training.scale_up import METHODS, depth_map, grow, layers_copied, tile
+from .shared import side_of_zero, with_interval
 
 # The ways to begin, as the options of `grow`.
 STARTS: dict[str, dict | None] = {
@@ -309,7 +310,7 @@ def _interval(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f"{mean:+.3f}"
     low, high = bootstrap_interval(list(values))
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return with_interval(mean, low, high)
 
 
 def verdict(values: Sequence[float]) -> str:
@@ -317,7 +318,7 @@ def verdict(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "one seed decides nothing"
     low, high = bootstrap_interval(list(values))
-    return "no difference can be told" if low <= 0 <= high else "higher" if low > 0 else "lower"
+    return side_of_zero(low, high)
 
 
 def start_rows(records: Sequence[dict]) -> list[tuple]:
@@ -386,47 +387,25 @@ def cost_rows(records: Sequence[dict]) -> list[tuple]:
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 LOOKS = {
-    "random": plots.STYLES["BERT"],
+    "random": plots.MORE_STYLES[2],
     "center": plots.STYLES["ModernBERT"],
     "edge": plots.MORE_STYLES[0],
     "center, both fixes": plots.MORE_STYLES[1],
-    "center, own types": plots.MORE_STYLES[2],
+    "center, own types": dict(color="#cc79a7", linestyle=(0, (4, 1, 1, 1)), marker="P"),
     "center, norm tiled": plots.MORE_STYLES[3],
     BASE: dict(color="black", linestyle="-", marker=""),
     CONTINUED: dict(color="black", linestyle=(0, (1, 1)), marker=""),
 }
+BLUE, OTHER = plots.STYLES["ModernBERT"]["color"], plots.MORE_STYLES[1]["color"]
 
 
-def _figure(width: float, height: float, columns: int, records: Sequence[dict]):
-    """(figure, axes), with room for the footer that names the device."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.4 / height, 1, 1 - 0.4 / height))
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
-    return plots.finish(figure, records, own=True), axes
-
-
-def _line(ax, xs, ys, name: str, **more) -> None:
-    ax.plot(xs, ys, **{"linewidth": 1.8, "markersize": 5, "markeredgecolor": "white", **LOOKS[name], **more})
-
-
-def _entropy_line(ax, records: Sequence[dict]) -> None:
-    for record in records:
-        if record["what"] == "unigram_entropy":
-            ax.axhline(record["value"], color=plots.FAINT, linestyle=(0, (2, 2)), linewidth=1, label="unigram entropy")
-
-
+@plots.style()
 def plot_training(records: Sequence[dict]):
     """Held-out loss against the large model's tokens, and against all seconds, the base's included: a line a seed."""
     from matplotlib.ticker import EngFormatter
 
     chosen = [r for r in records if r["what"] == "held_out_loss"]
-    figure, axes = _figure(13, 4.8, 2, chosen)
+    figure, axes = plots.panels(13, 4.8, 2, chosen)
     before, steps = base_seconds(records), steps_of(records)
     for start in starts_of(records):
         for number, curve in enumerate(curves(records, start).values()):
@@ -434,36 +413,39 @@ def plot_training(records: Sequence[dict]):
             if start == "edge":  # center may run on top of it
                 label |= dict(linewidth=5, alpha=0.4)
             first = [r for r in curve if r["step"] <= steps]
-            _line(axes[0], [r["tokens"] for r in first], [r["value"] for r in first], start, **label)
+            plots.draw_line(axes[0], [r["tokens"] for r in first], [r["value"] for r in first], LOOKS[start], **label)
             shift = 0.0 if start == "random" else before
-            _line(axes[1], [shift + r["seconds"] for r in curve], [r["value"] for r in curve], start, **label)
+            spent = [shift + r["seconds"] for r in curve]
+            plots.draw_line(axes[1], spent, [r["value"] for r in curve], LOOKS[start], **label)
     for name, shift in ((BASE, 0.0), (CONTINUED, before)):
         for number, curve in enumerate(curves(records, name).values()):
             label = name if number == 0 else None
-            _line(axes[1], [shift + r["seconds"] for r in curve], [r["value"] for r in curve], name, label=label)
+            spent = [shift + r["seconds"] for r in curve]
+            plots.draw_line(axes[1], spent, [r["value"] for r in curve], LOOKS[name], label)
     axes[1].axvline(before, color=plots.FAINT, linewidth=1)
     for ax in axes:
-        _entropy_line(ax, records)
+        plots.entropy_line(ax, records)
     axes[0].set(xlabel="tokens that the large model was trained on", ylabel="held-out loss (nats)")
     axes[0].set_title("The large model alone: equal steps, a line for each seed")
     axes[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes[1].set(xlabel="training time (s), the base's counted", ylabel="held-out loss (nats)")
     axes[1].set_title("All that was spent: grown models begin where the base ends")
     for ax in axes:
-        ax.legend(fontsize=8)
+        ax.legend()
     return figure
 
 
+@plots.style()
 def plot_starts(records: Sequence[dict]):
     """The loss before training, by start and by width."""
     chosen = [r for r in records if r["what"] in ("loss_before_training", "loss_by_width", "loss_by_offset")]
-    figure, (left, right) = _figure(13, 4.2, 2, chosen)
+    figure, (left, right) = plots.panels(13, 4.2, 2, chosen)
     bars = [r for r in chosen if r["what"] == "loss_before_training"]
     for place, record in enumerate(bars):
         hatch = plots.HATCHES[place % len(plots.HATCHES)]
         left.barh(place, record["value"], color=LOOKS[record["model"]]["color"], hatch=hatch, edgecolor="white")
         left.annotate(f"{record['value']:.2f}", (record["value"], place), xytext=(4, 0), textcoords="offset points",
-                      va="center", fontsize=9)  # fmt: skip
+                      va="center")  # fmt: skip
     dots = [r["value"] for r in chosen if r["what"] == "loss_by_offset"]
     left.plot(dots, [len(bars)] * len(dots), "x", color="black", markersize=7)
     left.set_yticks(range(len(bars) + 1), [*(r["model"] for r in bars), "other offsets"])
@@ -471,36 +453,35 @@ def plot_starts(records: Sequence[dict]):
     left.margins(x=0.12)
     left.set(xlabel="held-out loss before training (nats); dashes: unigram entropy")
     left.set_title("The large model, by its start")
-    for record in records:
-        if record["what"] == "unigram_entropy":
-            left.axvline(record["value"], color=plots.FAINT, linestyle=(0, (2, 2)), linewidth=1)
+    plots.entropy_line(left, records, upright=True)
     for method in METHODS:
         mine = [r for r in chosen if r["what"] == "loss_by_width" and r["model"] == method]
-        _line(right, [r["ratio"] for r in mine], [r["value"] for r in mine], method, label=method)
-    _entropy_line(right, records)
+        plots.draw_line(right, [r["ratio"] for r in mine], [r["value"] for r in mine], LOOKS[method], label=method)
+    plots.entropy_line(right, records)
     right.set(xlabel="hidden size / the base's (same depth)", ylabel="held-out loss before training (nats)")
     right.set_title("Width alone")
-    right.legend(fontsize=8)
+    right.legend()
     return figure
 
 
+@plots.style()
 def plot_cost(records: Sequence[dict]):
     """Speed and memory of the base and of the large model, and growing beside one training step."""
     whats = ("train_tokens_per_second", "train_memory_bytes", "step_seconds", "grow_seconds")
     chosen = [r for r in records if r["what"] in whats]
-    figure, axes = _figure(11, 3.6, 3, chosen)
+    figure, axes = plots.panels(11, 3.6, 3, chosen)
     value = {(r["what"], r["model"]): r for r in chosen}
     panels = [
         [(name, value["train_tokens_per_second", name], 1) for name in (BASE, "large")],
         [(name, value["train_memory_bytes", name], 2**20) for name in (BASE, "large")],
-        [("one training step\nof the large model", value["step_seconds", "large"], 1),
-         ("growing it", value["grow_seconds", "large"], 1)],
+        [("one training step\nof the large model", value["step_seconds", "large"], 1e-3),
+         ("growing it", value["grow_seconds", "large"], 1e-3)],
     ]  # fmt: skip
-    labels = ["training speed (tokens/s)", "memory of a training step (MiB)", "time (s)"]
+    labels = ["training speed (tokens/s)", "memory of a training step (MiB)", "time (ms)"]
     for ax, bars, label in zip(axes, panels, labels, strict=True):
         for place, (_, record, unit) in enumerate(bars):
             height, half = record["value"] / unit, (record.get("spread") or 0) / unit / 2
-            look = dict(color=(plots.FAINT, plots.STYLES["ModernBERT"]["color"])[place], hatch=("", "//")[place])
+            look = dict(color=(plots.FAINT, BLUE)[place], hatch=("", "//")[place])
             ax.bar(place, height, width=0.6, yerr=half or None, capsize=4, edgecolor="white", **look)
             text = f"{height:,.0f}" if height >= 100 else f"{height:.3g}"
             ax.annotate(text, (place, height + half), xytext=(0, 6), textcoords="offset points", ha="center")
@@ -510,64 +491,60 @@ def plot_cost(records: Sequence[dict]):
     return figure
 
 
+@plots.style()
 def picture_tiling(old: int, new: int):
     """A square matrix of old x old numbers, and both ways to fill new x new with it; the whole copy has a frame."""
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     x = torch.arange(1, old * old + 1).view(old, old)
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=[max(0.45, old / new), 1, 1])
+    figure, axes = plots.panels(11, 4, 3, width_ratios=[max(0.45, old / new), 1, 1])
     panels = [("the old matrix", x, 0)]
     panels += [(f"{method}, {old} x {old} to {new} x {new}", tile(x, (new, new), method),
                 (new - old) // 2 if method == "center" else 0) for method in METHODS]  # fmt: skip
     for ax, (title, matrix, offset) in zip(axes, panels, strict=True):
-        ax.imshow(matrix.numpy(), cmap="Greys", vmin=1, vmax=old * old * 1.7)
+        ax.imshow(matrix.numpy(), vmin=1, vmax=old * old * 1.7)
+        plots.frame_image(ax)
         if len(matrix) <= 10:
             for row, line in enumerate(matrix.tolist()):
                 for column, number in enumerate(line):
-                    ax.text(column, row, number, ha="center", va="center", fontsize=9)
-        frame = Rectangle((offset - 0.5, offset - 0.5), old, old, fill=False, edgecolor="#00417a", linewidth=3)
+                    ax.text(column, row, number, ha="center", va="center")
+        frame = Rectangle((offset - 0.5, offset - 0.5), old, old, fill=False, edgecolor=BLUE, linewidth=3)
         ax.add_patch(frame)
         ax.set(title=title, xlabel="column", ylabel="row", xticks=range(0, len(matrix), 2))
         ax.set_yticks(range(0, len(matrix), 2))
     return figure
 
 
+@plots.style()
 def picture_heads(old_heads: int, new_heads: int, head_size: int):
     """From which old head each of the new rows of Q comes: with an offset in whole heads, and with half a head more."""
-    from matplotlib.figure import Figure
-
     old, new = old_heads * head_size, new_heads * head_size
     aligned = (new_heads - old_heads) // 2 * head_size
-    figure = Figure(figsize=(12, 2.9), layout="constrained")
-    axes = figure.subplots(2, 1, sharex=True)
+    figure, axes = plots.panels(12, 2.9, 1, rows=2, sharex=True)
     cases = [("the offset in whole heads", aligned), ("an offset that cuts heads", aligned + head_size // 2)]
     for ax, (title, offset) in zip(axes, cases, strict=True):
         head = ((torch.arange(new) - offset) % old) // head_size
         shade = 0.25 + 0.3 * (head % 2)  # neighbours differ
-        ax.imshow(shade[None].numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", extent=(0, new, 0, 1),
+        ax.imshow(shade[None].numpy(), vmin=0, vmax=1, aspect="auto", extent=(0, new, 0, 1),
                   interpolation="nearest")  # fmt: skip
+        plots.frame_image(ax)
         starts = [0, *(i for i in range(1, new) if head[i] != head[i - 1])]
         for first, end in zip(starts, [*starts[1:], new], strict=True):
             if end - first > head_size // 3:
-                ax.text((first + end) / 2, 0.5, f"{int(head[first])}", ha="center", va="center", fontsize=9,
+                ax.text((first + end) / 2, 0.5, f"{int(head[first])}", ha="center", va="center",
                         bbox=dict(boxstyle="round,pad=0.2", facecolor="white", edgecolor="none"))  # fmt: skip
         for border in range(0, new + 1, head_size):
-            ax.axvline(border, color="#d07c00", linewidth=1.5, linestyle="--")
+            ax.axvline(border, color=OTHER, linewidth=1.5, linestyle="--")
         ax.set(title=f"{title}: {offset}", yticks=[])
-        ax.title.set_fontsize(10)
     axes[1].set_xticks(range(0, new + 1, head_size * 2))
     axes[1].set_xlabel(f"row of the new Q; dashed: borders of its {new_heads} heads; numbers: the old head copied")
     return figure
 
 
+@plots.style()
 def picture_depth(old: EncoderConfig, new: EncoderConfig):
     """Which old layer each new one copies, by the published map and by the matched one; other types stand out."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 6.4), layout="constrained")
-    axes = figure.subplots(2, 1)
+    figure, axes = plots.panels(13, 6.4, 1, rows=2)
     maps = {
         "round(i * old / new), as published": depth_map(old.num_hidden_layers, new.num_hidden_layers),
         "each type on its own": layers_copied(old, new, match_attention=True),
@@ -577,7 +554,7 @@ def picture_depth(old: EncoderConfig, new: EncoderConfig):
         for i, source in enumerate(copied):
             same = new.layer_type(i) == old.layer_type(source)
             other += not same
-            look = dict(color="#00417a", linestyle="-") if same else dict(color="#d07c00", linestyle="--")
+            look = dict(color=BLUE, linestyle="-") if same else dict(color=OTHER, linestyle="--")
             ax.plot([source, i], [1, 0], linewidth=1.6, **look)
         for config, height in ((old, 1), (new, 0)):
             for layer, letter in enumerate(config.layer_types):
@@ -587,8 +564,9 @@ def picture_depth(old: EncoderConfig, new: EncoderConfig):
                         bbox=dict(boxstyle="circle,pad=0.25", facecolor=face, edgecolor="black"))  # fmt: skip
         ax.set(xlim=(-0.8, max(old.num_hidden_layers, new.num_hidden_layers) - 0.2), ylim=(-0.25, 1.25), xticks=[])
         ax.set_yticks([1, 0], ["old layers", "new layers"])
-        ax.spines[["top", "right", "bottom", "left"]].set_visible(False)
-        ax.set_title(f"{name}: {other} of {len(copied)} copy the other attention type (dashed)", fontsize=10)
+        ax.spines[:].set_visible(False)
+        ax.grid(False)
+        ax.set_title(f"{name}: {other} of {len(copied)} copy the other attention type (dashed)")
     axes[1].set_xlabel("layer; dark: global, white: local")
     return figure
 

@@ -38,6 +38,7 @@ from ..model import Encoder, MaskedLM
 from ..norms import build_norm
 from ..runtime import progress, provenance
 from ..training.pretrain import autocast, masked_batch, train_mlm
+from .shared import side_of_zero
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +141,9 @@ def measure_depth(data: TextData, sizes: PrenormScale, device: torch.device) -> 
         for variant in VARIANTS:
             torch.manual_seed(sizes.seed)
             model = MaskedLM(deep_config(variant, layers, sizes, data.tokenizer, gain)).to(device)
-            facts = provenance(device, model=variant, layers=layers, gain=round(gain, 3), seed=sizes.seed)
+            facts = provenance(
+                device, model=variant, layers=layers, gain=round(gain, 3), seed=sizes.seed, dtype="float32"
+            )
             records += profile(model, batch, facts | dict(moment=START))
             if (layers, gain) == (deepest, BERT_GAIN):
                 how = dict(steps=sizes.profile_steps, learning_rate=sizes.profile_rate)
@@ -470,12 +473,12 @@ def measure_ablation(data: TextData, sizes: PrenormScale, device: torch.device) 
 
 def verdict(difference: ablation.Difference, baseline: str) -> str:
     """What a paired difference says, in a line that does not know beforehand who wins."""
-    apart = difference.low > 0 or difference.high < 0
-    words = ("worse" if difference.mean > 0 else "better") if apart else "no difference that the seeds agree on"
+    words = side_of_zero(difference.low, difference.high)
     words = words if len(difference.by_seed) > 1 else "one seed, so no verdict"
     return f"{difference.model}: {difference.mean:+.3f} nats against {baseline}: {words}"
 
 
+@plots.style()
 def plot_ablation(records: Sequence[dict]) -> Figure:
     """The curves of `measure_ablation`, and the differences from ModernBERT seed by seed."""
     chosen = [r for r in records if "purpose" in r or r["what"] == "unigram_entropy"]
@@ -491,6 +494,7 @@ def plot_ablation(records: Sequence[dict]) -> Figure:
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
+@plots.style()
 def plot_parts(parts: dict[str, Tensor], tokens: Sequence[str]) -> Figure:
     """Matrices (tokens, D) side by side on one grey scale that is the same for all: what adds up to the last."""
     figure = plots.new_figure(1.75 * len(parts) + 1.2, 1.95)
@@ -499,10 +503,11 @@ def plot_parts(parts: dict[str, Tensor], tokens: Sequence[str]) -> Figure:
     largest = max(part.abs().max().item() for part in parts.values())
     for place, (ax, (name, part)) in enumerate(zip(axes, parts.items(), strict=True)):
         image = ax.imshow(part.numpy(), cmap="gray", vmin=-largest, vmax=largest, aspect="auto")
-        ax.set_title(name, fontsize=9)
-        ax.set_yticks(range(len(tokens)), tokens, fontsize=8)
+        plots.frame_image(ax)
+        ax.set_title(name)
+        ax.set_yticks(range(len(tokens)), tokens)
         ax.set_xticks([0, part.shape[1] - 1])
-        ax.set_xlabel("number", fontsize=8)
+        ax.set_xlabel("number")
         if place:
             sign = "=" if place == len(parts) - 1 else "+"
             ax.text(-0.17, 0.5, sign, transform=ax.transAxes, ha="center", va="center", fontsize=13)
@@ -510,6 +515,7 @@ def plot_parts(parts: dict[str, Tensor], tokens: Sequence[str]) -> Figure:
     return figure
 
 
+@plots.style()
 def plot_depth(records: Sequence[dict], moment: str = START) -> Figure:
     """The stream and the gradients in two rows, a column for each depth and gain (one pair alone: side by side)."""
     records = [r for r in records if r.get("moment") == moment]
@@ -527,20 +533,19 @@ def plot_depth(records: Sequence[dict], moment: str = START) -> Figure:
             for variant in VARIANTS:
                 points = curve(records, what, model=variant, layers=layers, gain=gain)
                 every = max(1, len(points) // 6)
-                ax.plot(*zip(*points, strict=True), label=variant, markevery=every, linewidth=1.6, markersize=5,
-                        **STYLES[variant])  # fmt: skip
-            _plain_axes(ax)
+                ax.plot(*zip(*points, strict=True), label=variant, markevery=every, **STYLES[variant])
             _log_axis(ax, [r["value"] for r in records if r["what"] == what])
             ax.xaxis.get_major_locator().set_params(integer=True)
             whose = "BERT's" if gain < GLOROT_GAIN else "Glorot's"
-            ax.set_title(f"{layers} layers, {whose} gain {gain:.2f}", fontsize=9.5)
-            ax.set_xlabel("layer" if what == "gradient_norm" else "after how many layers", fontsize=9)
-        line[0].set_ylabel(f"{label} (log scale)", fontsize=9)
-    figure.suptitle(f"Signal and gradient by depth, {moment}", fontsize=11, y=1 - 0.12 / height)
-    _legend_below(figure, axes[0, 0], columns=4)
+            ax.set_title(f"{layers} layers, {whose} gain {gain:.2f}")
+            ax.set_xlabel("layer" if what == "gradient_norm" else "after how many layers")
+        line[0].set_ylabel(f"{label} (log scale)")
+    figure.suptitle(f"Signal and gradient by depth, {moment}", y=1 - 0.12 / height)
+    plots.legend_below(figure, axes[0, 0])
     return plots.finish(figure, records, own=True)
 
 
+@plots.style()
 def plot_rates(records: Sequence[dict]) -> Figure:
     """Held-out loss against the learning rate, one panel for each length of the warm-up; a cross: not a number."""
     losses = [r for r in records if r["what"] == "rate_loss"]
@@ -555,10 +560,9 @@ def plot_rates(records: Sequence[dict]) -> Figure:
         for variant in dict.fromkeys(r["model"] for r in losses):
             by_rate = loss_by_rate(losses, variant, warmup)
             ys = [value if math.isfinite(value) else math.nan for value in by_rate.values()]
-            ax.plot(list(by_rate), ys, label=variant, linewidth=1.6, markersize=5, **STYLES[variant])
+            ax.plot(list(by_rate), ys, label=variant, **STYLES[variant])
             broken = [rate for rate, value in by_rate.items() if not math.isfinite(value)]
             ax.plot(broken, [ceiling] * len(broken), "x", color=STYLES[variant]["color"], markersize=9)
-        _plain_axes(ax)
         for level, words in {one["blind"]: "frequency alone", one["topic"]: "topic known"}.items():
             ax.axhline(level, color=plots.FAINT, linestyle=(0, (2, 2)), linewidth=1)
             ax.annotate(words, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
@@ -567,18 +571,19 @@ def plot_rates(records: Sequence[dict]) -> Figure:
         tried = sorted({r["learning_rate"] for r in losses})
         ax.set_xticks(tried, [f"{rate:g}" for rate in tried])
         ax.minorticks_off()
-        ax.set_xlabel("peak learning rate (log scale)", fontsize=9)
-        ax.set_title("no warm-up" if warmup <= 1 else f"warm-up of {warmup} steps", fontsize=10)
-    axes[0].set_ylabel("held-out loss (nats per masked token)", fontsize=9)
-    figure.suptitle(f"{one['layers']} layers, {one['steps']} steps at each learning rate", fontsize=11)
-    _legend_below(figure, axes[0], columns=4)
+        ax.set_xlabel("peak learning rate (log scale)")
+        ax.set_title("no warm-up" if warmup <= 1 else f"warm-up of {warmup} steps")
+    axes[0].set_ylabel("held-out loss (nats per masked token)")
+    figure.suptitle(f"{one['layers']} layers, {one['steps']} steps at each learning rate")
+    plots.legend_below(figure, axes[0])
     return plots.finish(figure, losses, own=True)
 
 
+@plots.style()
 def plot_biases(records: Sequence[dict]) -> Figure:
     """Tokens per second of a training step and MiB kept for its backward pass, against the tokens of the batch."""
     panels = {"train_tokens_per_second": ("training step (tokens/s)", 1, "Speed: forward and backward"),
-              "kept_bytes": ("kept for the backward pass (MiB)", plots.MIB, "Memory of the activations")}  # fmt: skip
+              "kept_bytes": ("memory (MiB)", plots.MIB, "Memory: kept for the backward pass")}  # fmt: skip
     figure = plots.new_figure(9.4, 4.2)
     figure.subplots_adjust(left=0.09, right=0.98, top=0.9, bottom=0.27, wspace=0.25)
     used = [r for r in records if r["what"] in panels and r["model"] in BIASES]
@@ -589,23 +594,13 @@ def plot_biases(records: Sequence[dict]) -> Figure:
             size = dict(markersize=9, markerfacecolor="none") if name == "with biases" else dict(markersize=4)
             xs, ys, spreads = zip(*((r["tokens"], r["value"] / scale, r["spread"] / scale) for r in mine), strict=True)
             half = [spread / 2 for spread in spreads] if any(spreads) else None
-            ax.errorbar(xs, ys, yerr=half, label=name, capsize=3, linewidth=1.6, **style | size)
-        _plain_axes(ax)
-        ax.set_xscale("log", base=2)
-        ticks = sorted({r["tokens"] for r in used})
-        ax.set_xticks(ticks, [f"{tokens:,}" for tokens in ticks])
-        ax.minorticks_off()
+            ax.errorbar(xs, ys, yerr=half, label=name, **style | size | plots.BARS)
         ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
-        ax.set_xlabel("tokens in the batch (log scale)", fontsize=9)
-        ax.set_ylabel(label, fontsize=9)
-        ax.set_title(title, fontsize=10)
-    _legend_below(figure, ax, columns=2)
+        plots.octaves(ax, sorted({r["tokens"] for r in used}), "tokens in the batch (log scale)")
+        ax.set_ylabel(label)
+        ax.set_title(title)
+    plots.legend_below(figure, ax)
     return plots.finish(figure, used, own=True)
-
-
-def _legend_below(figure: Figure, ax: Axes, columns: int) -> None:
-    figure.legend(*ax.get_legend_handles_labels(), ncols=columns, fontsize=8.5, loc="lower center",
-                  bbox_to_anchor=(0.5, 0.24 / figure.get_figheight()), frameon=False, handlelength=3.5)  # fmt: skip
 
 
 def _log_axis(ax: Axes, values: Sequence[float]) -> None:
@@ -619,12 +614,6 @@ def _log_axis(ax: Axes, values: Sequence[float]) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _plain_axes(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(True, color="#dddddd", linewidth=0.6)
-    ax.set_axisbelow(True)
 
 
 FIGURES = {

@@ -34,8 +34,8 @@ from ..training.pretrain import autocast, evaluate_mlm, masked_batch
 from ..training.recipe import Recipe, reasons
 from ..training.runs import EVALUATION_TOKENS, pretrain
 from ..training.schedule import multiplier, step_sizes
+from .shared import side_of_zero, with_interval
 
-MIB = 2**20
 BASELINE = "ModernBERT's recipe"
 # What BERT's recipe does otherwise with a gradient; everything else stays ModernBERT's.
 BERTS_STEP = ("optimizer", "betas", "eps", "weight_decay", "decoupled", "clip_norm", "schedule")
@@ -307,7 +307,7 @@ def variant_rows(records: Sequence[dict]) -> list[tuple]:
         last = {what: {r["seed"]: r["value"] for r in mine if r["what"] == what}
                 for what in ("held_out_loss", "masked_accuracy", "waited_share")}  # fmt: skip
         d = differences.get(variant)
-        words = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" if d else "-"
+        words = with_interval(d.mean, d.low, d.high) if d else "-"
         means = [sum(values.values()) / len(values) for values in last.values()]
         losses = ", ".join(f"{loss:.3f}" for loss in last["held_out_loss"].values())
         rows.append((variant, f"{mine[0]['peak']:g}", losses, words, f"{means[1]:.1%}", f"{means[2]:.2%}"))
@@ -318,14 +318,8 @@ def verdicts(records: Sequence[dict]) -> list[str]:
     """One sentence a variant, from the interval of its paired difference."""
     lines = []
     for d in paired_differences(records, BASELINE):
-        apart = f"{abs(d.mean):.3f} nats"
-        if d.low > 0:
-            words = f"ends {apart} above ModernBERT's recipe, every seed above"
-        elif d.high < 0:
-            words = f"ends {apart} below ModernBERT's recipe, every seed below"
-        else:
-            words = f"is {d.mean:+.3f} nats from ModernBERT's recipe, and the interval holds 0: no difference shown"
-        lines.append(f"{d.model}: {words}")
+        words = side_of_zero(d.low, d.high, above="ended higher", below="ended lower")
+        lines.append(f"{d.model}: {d.mean:+.3f} nats against ModernBERT's recipe: {words}")
     return lines
 
 
@@ -355,12 +349,21 @@ def average_rows(records: Sequence[dict]) -> list[tuple]:
             for count in sorted({count for _, count in value})]  # fmt: skip
 
 
+def lowest_in_words(records: Sequence[dict]) -> str:
+    """Which checkpoint or mean of `measure_averages` has the lowest loss."""
+    best = min((r for r in records if r["what"] == "loss_of_checkpoint"), key=lambda r: r["value"])
+    count = best["checkpoints"]
+    if best["model"] != "alone":
+        return f"the lowest: the mean of the last {count}"
+    return "the lowest: " + ("the last checkpoint" if count == 1 else f"checkpoint {count}, counted from the last")
+
+
 def cost_rows(records: Sequence[dict]) -> list[tuple]:
     seconds = [r for r in records if r["what"] == "step_seconds"]
     kept = {r["rate"]: r["value"] for r in records if r["what"] == "kept_bytes"}
     first = seconds[0]
     return [(r["model"], f"{r['masked'] / r['tokens']:.0%}", f"{r['flops'] / first['flops']:.2f}",
-             f"{r['value'] / first['value']:.2f}", f"{kept[r['rate']] / MIB:.1f}") for r in seconds]  # fmt: skip
+             f"{r['value'] / first['value']:.2f}", f"{kept[r['rate']] / plots.MIB:.1f}") for r in seconds]  # fmt: skip
 
 
 def optimizer_rows(records: Sequence[dict]) -> list[tuple]:
@@ -384,50 +387,32 @@ SHAPE_LOOKS = {
 }
 
 
-def _axes(width: float, height: float, columns: int, footer: Sequence[dict] = (), **more):
-    """(figure, axes in a row), with a footer that names the device where something was measured."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False, **more)[0]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
-    if footer:
-        figure.get_layout_engine().set(rect=(0, 0.32 / height, 1, 1 - 0.32 / height))
-        plots.finish(figure, footer, own=True)
-    return figure, axes
-
-
-def _line(ax, xs, ys, look: dict, label: str | None, **more) -> None:
-    ax.plot(xs, ys, label=label, **{"linewidth": 1.8, "markersize": 4, "markeredgecolor": "white", **look, **more})
-
-
+@plots.style()
 def picture_clipping():
     """A spike and a jump of the gradient: how far AdamW and StableAdamW move one number in the steps after it."""
-    figure, axes = _axes(12, 3.8, 2, sharey=False)
+    figure, axes = plots.panels(12, 3.8, 2, sharey=False)
     choices = [
-        ("AdamW, $\\beta_2$ = 0.999", torch.optim.AdamW, 0.999, plots.STYLES["BERT"]),
+        ("AdamW, $\\beta_2$ = 0.999", torch.optim.AdamW, 0.999, plots.MORE_STYLES[0]),
         ("AdamW, $\\beta_2$ = 0.98", torch.optim.AdamW, 0.98, plots.MORE_STYLES[1]),
-        ("StableAdamW, $\\beta_2$ = 0.98", StableAdamW, 0.98, plots.STYLES["ModernBERT"]),
+        ("StableAdamW, $\\beta_2$ = 0.98", StableAdamW, 0.98, plots.MORE_STYLES[2]),
     ]
     titles = {"spike": "One gradient 1,000 times as large", "jump": "1,000 times as large from then on"}
     for ax, (event, title) in zip(axes, titles.items(), strict=True):
         for label, optimizer, beta2, look in choices:
-            _line(ax, range(1, AFTER + 1), steps_after(event, optimizer, beta2), look, label, markevery=2)
+            plots.draw_line(ax, range(1, AFTER + 1), steps_after(event, optimizer, beta2), look, label, markevery=2)
         ax.axhline(1, color=plots.FAINT, linewidth=1, linestyle=(0, (2, 2)))
         ax.set(title=title, xlabel="step from the event on", ylabel="step length / learning rate", ylim=(0, None))
-    axes[1].legend(fontsize=8)
+    axes[1].legend()
     return figure
 
 
+@plots.style()
 def picture_schedules(warmup: float = 5, decay: float = 30):
     """The learning rate's multiplier over a run: BERT's plan, and warmup-stable-decay with its three decays.
 
     `warmup` and `decay` are per cent of the run.
     """
-    figure, axes = _axes(12, 3.6, 2)
+    figure, axes = plots.panels(12, 3.6, 2)
     recipe = Recipe.preset("modernbert").replace(
         tokens=10_000 * 98_304 * 8, warmup_tokens=round(98_304 * 800 * warmup),
         decay_tokens=round(98_304 * 800 * decay),
@@ -439,26 +424,27 @@ def picture_schedules(warmup: float = 5, decay: float = 30):
         plan = recipe.replace(**changes)
         values = [multiplier(plan, s * plan.tokens) for s in share]
         label = "BERT: warm-up, linear decay" if name == "BERT's" else f"warmup-stable-decay, {name}"
-        _line(axes[0], [100 * s for s in share], values, look, label, markevery=(20, 60))
+        plots.draw_line(axes[0], [100 * s for s in share], values, look, label, markevery=(20, 60))
         if name != "BERT's":
-            _line(axes[1], [100 * s for s in share], values, look, f"{name}", markevery=15)
+            plots.draw_line(axes[1], [100 * s for s in share], values, look, f"{name}", markevery=15)
     axes[0].set(title="The whole run", xlabel="tokens seen (% of the run)", ylabel="multiplier of the learning rate")
     axes[1].set(title="The decay", xlabel="tokens seen (% of the run)", ylabel="multiplier of the learning rate")
     axes[1].set_xlim(100 * begin - 2, 101)
-    axes[0].legend(fontsize=8, loc="lower center")
-    axes[1].legend(fontsize=8)
+    axes[0].legend(loc="lower center")
+    axes[1].legend()
     return figure
 
 
+@plots.style()
 def picture_batches(recipe: Recipe):
     """The batch against tokens, and how many steps each size lasts."""
-    figure, axes = _axes(11, 3.4, 2)
+    figure, axes = plots.panels(11, 3.4, 2)
     sizes, tokens, at = list(step_sizes(recipe)), 0, []
     for size in sizes:
         at.append(tokens)
         tokens += size
     look = {**plots.STYLES["ModernBERT"], "marker": ""}
-    axes[0].step([t / 1e9 for t in at], [size / recipe.length for size in sizes], where="post", linewidth=1.8, **look)
+    axes[0].step([t / 1e9 for t in at], [size / recipe.length for size in sizes], where="post", **look)
     axes[0].set(title="The batch grows", xlabel="tokens seen (billions)", ylabel="sequences in a step", ylim=(0, None))
     below = [size for size in dict.fromkeys(sizes) if size < recipe.tokens_per_step]
     counts = [sizes.count(size) for size in below]
@@ -473,45 +459,44 @@ def picture_batches(recipe: Recipe):
     return figure
 
 
+@plots.style()
 def picture_init(model: MaskedLM):
     """Standard deviation of each matrix by layer, as drawn and by formula."""
-    figure, (ax,) = _axes(8, 3.4, 1)
-    looks = [plots.STYLES["BERT"], plots.MORE_STYLES[0], plots.STYLES["ModernBERT"], plots.MORE_STYLES[1]]
+    figure, (ax,) = plots.panels(8, 3.4, 1)
     formula = std_by_formula(model.config)
-    for place, ((kind, values), look) in enumerate(zip(std_by_matrix(model).items(), looks, strict=True)):
+    for place, ((kind, values), look) in enumerate(zip(std_by_matrix(model).items(), plots.MORE_STYLES, strict=True)):
         beside = [layer + (-0.18, 0.18)[place % 2] for layer in range(len(values))]  # or one would hide the other
-        _line(ax, beside, values, {**look, "linestyle": ""}, f"{kind}, drawn", markersize=6)
+        plots.draw_line(ax, beside, values, {**look, "linestyle": ""}, f"{kind}, drawn", markersize=6)
     L = model.config.num_hidden_layers
     for value, words in ((formula["mlp.Wi"], "0.8796 $\\cdot$ 0.02"), (formula["mlp.Wo"],
                          f"0.8796 $\\cdot$ 0.02 / $\\sqrt{{2 \\cdot {L}}}$")):  # fmt: skip
         ax.axhline(value, color=plots.FAINT, linewidth=1, linestyle=(0, (2, 2)))
-        ax.annotate(words, (L - 1, value), xytext=(0, 5), textcoords="offset points", ha="right", fontsize=9)
+        ax.annotate(words, (L - 1, value), xytext=(0, 5), textcoords="offset points", ha="right")
     ax.set(xlabel="layer", ylabel="standard deviation", ylim=(0, 1.25 * formula["mlp.Wi"]))
     ax.set_title("The weights at the start")
-    ax.legend(fontsize=8, loc="center left", ncols=2)
+    ax.legend(loc="center left", ncols=2)
     return figure
 
 
+@plots.style()
 def plot_ablation(records: Sequence[dict]):
     """Held-out loss against tokens for each recipe and seed, and what remains between them at the end."""
     from matplotlib.ticker import EngFormatter
 
     chosen = [r for r in records if r["what"] == "held_out_loss" and r.get("purpose") == "final"]
-    figure, (left, right) = _axes(12, 4.2, 2, chosen, width_ratios=(1.5, 1))
+    figure, (left, right) = plots.panels(12, 4.2, 2, chosen, width_ratios=(1.5, 1))
     for variant, look in LOOKS.items():
         mine = [r for r in chosen if r["model"] == variant]
         for i, seed in enumerate(dict.fromkeys(r["seed"] for r in mine)):
             curve = [r for r in mine if r["seed"] == seed]
             label = variant if i == 0 else None
-            _line(left, [r["tokens"] for r in curve], [r["value"] for r in curve], look, label, alpha=0.8)
-    entropy = next((r["value"] for r in records if r["what"] == "unigram_entropy"), None)
-    if entropy is not None:
-        left.axhline(entropy, color=plots.FAINT, linestyle=(0, (2, 2)), linewidth=1, label="unigram entropy")
+            plots.draw_line(left, [r["tokens"] for r in curve], [r["value"] for r in curve], look, label, alpha=0.8)
+    plots.entropy_line(left, records)
     left.set(
         xlabel="real tokens seen", ylabel="held-out loss (nats)", title="One line a seed, all judged at 15 % masked"
     )
     left.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    left.legend(fontsize=8)
+    left.legend()
     _plot_differences(right, records)
     return figure
 
@@ -531,10 +516,11 @@ def _plot_differences(ax, records: Sequence[dict]) -> None:
     ax.locator_params(axis="x", nbins=6)
 
 
+@plots.style()
 def plot_rms(records: Sequence[dict]):
     """r of every tensor over training: the middle tensor, the middle 80 %, and the largest of each step."""
     found = [r for r in records if r["what"] == "update_rms"]
-    figure, (left, right) = _axes(12, 4.2, 2, found, width_ratios=(1.5, 1))
+    figure, (left, right) = plots.panels(12, 4.2, 2, found, width_ratios=(1.5, 1))
     by_step: dict[int, list[float]] = {}
     by_kind: dict[str, list[float]] = {}
     for r in found:
@@ -544,12 +530,12 @@ def plot_rms(records: Sequence[dict]):
     low, middle, high, top = zip(*(torch.tensor(v, dtype=torch.float64).quantile(quantiles).tolist()
                                    for v in by_step.values()), strict=True)  # fmt: skip
     left.fill_between(list(by_step), low, high, color="#bcd0e5", label="middle 80 % of the tensors")
-    _line(left, list(by_step), middle, {**plots.STYLES["ModernBERT"], "marker": ""}, "the middle tensor")
-    largest = {**plots.STYLES["BERT"], "marker": ""}
-    _line(left, list(by_step), top, largest, "the largest", linewidth=1)
+    plots.draw_line(left, list(by_step), middle, {**plots.STYLES["ModernBERT"], "marker": ""}, "the middle tensor")
+    largest = {**plots.MORE_STYLES[1], "marker": ""}
+    plots.draw_line(left, list(by_step), top, largest, "the largest", linewidth=1)
     left.axhline(1, color="black", linewidth=1)
     left.set(xlabel="training step", ylabel="r", yscale="log", title="Above the black line the update is clipped")
-    left.legend(fontsize=8)
+    left.legend()
     plain = [0.5, 1, 2, 3, 5, 8]
     left.set_yticks(
         [y for y in plain if min(low) <= y <= max(top)], [f"{y:g}" for y in plain if min(low) <= y <= max(top)]
@@ -569,31 +555,30 @@ def kind_of(parameter: str) -> str:
     return next((kind for part, kind in names.items() if part in parameter), parameter)
 
 
+@plots.style()
 def plot_cost(records: Sequence[dict]):
     """What masking more costs a training step, and what the optimizers' steps cost."""
     steps = [r for r in records if r["what"] == "step_seconds"]
     kept = [r for r in records if r["what"] == "kept_bytes"]
     alone = [r for r in records if r["what"] == "optimizer_seconds"]
-    figure, axes = _axes(13, 3.8, 3, steps)
-    colour = plots.STYLES["ModernBERT"]["color"]
+    figure, axes = plots.panels(13, 3.8, 3, steps)
     for ax, rows, unit, label, title in (
         (axes[0], steps, 1e-3, "time (ms)", "Forward and backward"),
-        (axes[1], kept, MIB, "kept for backward (MiB)", "Memory"),
+        (axes[1], kept, plots.MIB, "kept for backward (MiB)", "Memory"),
         (axes[2], alone, 1e-3, "time (ms)", "The optimizer's step alone"),
     ):
         values = [r["value"] / unit for r in rows]
         names = [r["model"].replace(", ", ",\n") for r in rows]
         errors = [r.get("spread", 0) / unit / 2 for r in rows]
-        ax.bar(
-            names, values, width=0.6, color=colour, yerr=errors if any(errors) else None, capsize=4, ecolor="#d07c00"
-        )
+        bars = dict(yerr=errors, capsize=4, ecolor="black") if any(errors) else {}
+        ax.bar(names, values, width=0.6, color=plots.FAINT, **bars)
         for place, value in enumerate(values):
             ax.annotate(f"{value:.3g}", (place, value / 2), ha="center", color="white", fontsize=10)
         ax.set(ylabel=label, title=title)
     base = steps[0]
     formula = [r["flops"] / base["flops"] * base["value"] * 1e3 for r in steps]
     axes[0].plot(range(len(steps)), formula, "x", color="black", markersize=9, label="by operations, from the first")
-    axes[0].legend(fontsize=8, loc="upper left")
+    axes[0].legend(loc="upper left")
     axes[0].set_ylim(0, 1.3 * max(formula + [1e3 * r["value"] for r in steps]))
     for ax in axes[:2]:
         ax.set_xlabel("tokens masked")

@@ -6,20 +6,25 @@
     tasks       judge_words, judge_prose,          what BM25 and the trained models find
                 judge_modules, judge_hybrid
     cost        measure_cache, measure_search      gradient caching's memory; exact and approximate search
-    RAG         build_index, fit_reranker,         a small index; a cross-encoder over the first stage's candidates
+    RAG         build_index                        a small index
+    reranking   order_task, fit_reranker,          which line sets a name: a cross-encoder over BM25's candidates
                 judge_reranked
     in words    score_rows, verdicts               tables, and what can be said of the differences
 
-The longer comparison, against the number of training pairs, is measure/retrieval_curve.py.
+The longer comparison, against the number of training pairs, is measure/retrieval_curve.py; `budget_lines` reads it.
 
 Letters: Q questions, N texts, D size of a vector.
 """
 
 from __future__ import annotations
 
+import math
+import random
+import re
 import shutil
 import sysconfig
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,11 +33,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..beginning import new_model
 from ..classroom.scale import RetrievalScale
 from ..data.tokenizer import Tokenizer
 from ..intervals import bootstrap_interval
 from ..measure import plots
 from ..measure import retrieval as shared
+from ..measure import retrieval_curve as longer
 from ..measure.memory import bytes_saved_for_backward, peak_memory
 from ..measure.retrieval import LibraryData, RetrievalTask, metrics, rank
 from ..measure.speed import time_interleaved
@@ -49,11 +56,12 @@ from ..tasks.contrastive import (
     train_retriever,
 )
 from ..tasks.index import Index, build, fuse, usearch_graph, write_graph
+from ..tasks.library import Pair
 from ..tasks.ranking import exact_top_k
-from ..tasks.rerank import Reranker, RerankSettings, mine_negatives, train_reranker
+from ..tasks.rerank import Reranker, RerankSettings, train_reranker
 
 MODELS = ("BERT", "ModernBERT")
-MLM, RANDOM = "MLM", "random"
+MLM, RANDOM, RETRIEVER = "MLM", "random", "retriever"
 START = RANDOM  # of the rows that are compared: after so short an MLM pretraining vectors are worse, not better
 BM25, LATE, HYBRID, RERANKED = "BM25", "late interaction", "ModernBERT + BM25", "reranked"
 CUT, CHUNKS, WHOLE = "beginning", "best chunk", "whole"
@@ -81,7 +89,7 @@ def make_data(sizes: RetrievalScale) -> tuple[LibraryData, Tokenizer]:
 
 def first_of(task: RetrievalTask, count: int) -> RetrievalTask:
     """The first texts of a task whose text i answers question i, with their questions."""
-    return RetrievalTask(task.name, task.queries[:count], task.documents[:count], task.relevant[:count], task.packages)
+    return replace(task, queries=task.queries[:count], documents=task.documents[:count], relevant=task.relevant[:count])
 
 
 def clip(text: str, tokenizer: Tokenizer, tokens: int) -> str:
@@ -102,7 +110,7 @@ def preset_of(name: str, sizes: RetrievalScale) -> str:
 
 def untrained(name: str, tokenizer: Tokenizer, sizes: RetrievalScale, seed: int) -> MaskedLM:
     """Random weights; BERT and ModernBERT have equally many parameters, within 1 %."""
-    return shared.new_model(preset_of(name, sizes), tokenizer, seed, like=sizes.bert_preset)
+    return new_model(preset_of(name, sizes), tokenizer, seed, like=sizes.bert_preset)
 
 
 def pretrain_both(
@@ -219,10 +227,13 @@ def train_one(model: Retriever, name: str, start: str, settings, data: LibraryDa
 def train_all(
     pretrained: dict[str, MaskedLM], data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
 ) -> tuple[list[dict], Trained]:
-    """Each model from each start and seed, on the same pairs in the same order for the same seed."""
+    """Each model from each start and seed, on the same pairs in the same order for the same seed.
+
+    The starts that are compared have all seeds, the others the first: they take time and answer a smaller question.
+    """
     records, trained = [], {}
     for name, start in sizes.runs:
-        for seed in sizes.seeds:
+        for seed in sizes.seeds if start == START else sizes.seeds[:1]:
             model = begin(name, start, pretrained, tokenizer, sizes, seed)
             records += train_one(model, name, start, settings_for(name, seed, sizes), data, sizes, device)
             trained[name, start, seed] = model
@@ -318,6 +329,20 @@ def judge_hybrid(trained: Trained, data: LibraryData, sizes: RetrievalScale) -> 
                 for a, b in zip(vectors.tolist(), words.tolist(), strict=True)]  # fmt: skip
         records += as_records(torch.tensor(both), task, model=HYBRID, start=start, seed=seed)
     return records
+
+
+def budget_lines(records: Sequence[dict]) -> list[str]:
+    """Of the recorded longer trainings: who passes BM25, after how many pairs, and how far from it each run ends."""
+    run = next(r for r in records if r["model"] in MODELS)
+    seen = max(r["pairs"] for r in records if r["model"] in MODELS)
+    lines = [f"recorded on {run['device']}: {seen:,} pairs in a run, of {run['train_pairs']:,} different ones"]
+    for task in longer.TASKS:
+        lines.append(longer.describe(records, task))
+        for name in MODELS:
+            ends = [points[-1][1] - longer.words(records, task) for points in longer.curve(records, name, task)]
+            if ends:
+                lines.append(f"    {name} at the end, from BM25: {', '.join(f'{end:+.3f}' for end in ends)}")
+    return lines
 
 
 # ---- cost ------------------------------------------------------------------------------------------------------------
@@ -435,35 +460,118 @@ def build_index(model: Embedder, folder: str | Path, sizes: RetrievalScale) -> I
     return Index(Path(folder) / "index", model)
 
 
+# ---- a task of order, for the reranker -------------------------------------------------------------------------------
+
+PARTS = re.compile(r"\w+|[^\w\s]")  # names, numbers and signs
+
+
+def assignments(texts: Sequence[str], longest: int) -> list[str]:
+    """The lines `name = ...` of at most so many names and signs, each once.
+
+    A space stands before every part, so that a name is the same tokens wherever it stands: only its place tells
+    whether a line sets it or reads it.
+    """
+    found = {}
+    for text in texts:
+        for parts in map(PARTS.findall, text.splitlines()):
+            if 4 <= len(parts) <= longest and parts[0].isidentifier() and parts[1] == "=" != parts[2]:
+                found["".join(f" {part}" for part in parts)] = True
+    return list(found)
+
+
+def roles(lines: Sequence[str]) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """For each name the numbers of the lines that set it, and of those that only read it."""
+    sets, reads = defaultdict(list), defaultdict(list)
+    for number, line in enumerate(lines):
+        name, _, *rest = line.split()
+        sets[name].append(number)
+        for other in dict.fromkeys(rest):
+            if other.isidentifier() and other != name:
+                reads[other].append(number)
+    return dict(sets), dict(reads)
+
+
+def order_task(data: LibraryData, sizes: RetrievalScale) -> RetrievalTask:
+    """Which lines set a name? Lines of held-out packages that stand in no training text as they are.
+
+    Asked are names that no fewer lines read than set, so that a bag of words alone is often wrong.
+    """
+    known = set(training_lines(data, sizes))
+    texts = data.tasks["code"].documents + data.tasks["modules"].documents
+    lines = [line for line in assignments(texts, sizes.line_parts) if line not in known]
+    sets, reads = roles(lines)
+    names = [name for name in sets if len(reads.get(name, ())) >= len(sets[name])][: sizes.rerank_questions]
+    packages = data.tasks["code"].packages | data.tasks["modules"].packages
+    return RetrievalTask(name="rerank", queries=[f" {name}" for name in names], documents=lines,
+                         relevant=[set(sets[name]) for name in names], packages=packages)  # fmt: skip
+
+
+def lines_with(name: str, task: RetrievalTask, most: int = 4) -> list[int]:
+    """The numbers of some lines that hold a name: those that set it, then those that read it."""
+    sets, reads = roles(task.documents)
+    half = most // 2
+    return sets[name][:half] + reads[name][: most - half]
+
+
+def training_lines(data: LibraryData, sizes: RetrievalScale) -> list[str]:
+    return assignments([pair.document for pair in data.train], sizes.line_parts)
+
+
 def fit_reranker(
-    first: Embedder, data: LibraryData, tokenizer: Tokenizer, sizes: RetrievalScale, device
+    first: Embedder, data: LibraryData, task: RetrievalTask, sizes: RetrievalScale, device
 ) -> tuple[Reranker, list[dict]]:
-    """A cross-encoder that begins with the first stage's encoder, whose best wrong texts are its negatives."""
-    pairs = shared.sample(data.train, sizes.rerank_steps * sizes.rerank_batch, sizes.seed)
-    task = RetrievalTask.of_pairs("mining", pairs)
-    with reading(first, sizes.document_length):
-        ranking = rank(first, task, sizes.candidates, dtype=_dtype(sizes))
+    """A cross-encoder that begins with the first stage's encoder; its wrong texts read the name that is asked for."""
+    lines = training_lines(data, sizes)
+    sets, reads = roles(lines)
+    asked = [(name, number) for name in sets if name in reads for number in sets[name]]
+    pairs = [Pair(f" {name}", lines[number], "training", name) for name, number in asked]
+
+    def wrong_lines(i: int, rng: random.Random) -> list[str]:
+        name = pairs[i].source
+        found = rng.sample(reads[name], min(settings.negatives, len(reads[name])))
+        while len(found) < settings.negatives:  # read by too few lines: others fill up
+            number = rng.randrange(len(lines))
+            if number not in found and number not in sets[name]:
+                found.append(number)
+        return [lines[number] for number in found]
+
+    def evaluate(reranker: Reranker) -> dict[str, float]:
+        return {"mrr@10": metrics(rerank(reranker, task, shared.rank_by_words(task), sizes), task)["mrr@10"]}
+
     settings = RerankSettings(rate=sizes.rerank_rate, steps=sizes.rerank_steps, batch_size=sizes.rerank_batch,
-                              max_length=sizes.query_length + sizes.document_length, seed=sizes.seed)  # fmt: skip
-    negatives = mine_negatives(pairs, ranking, settings.negatives, seed=sizes.seed)
-    run = train_reranker(first.encoder, tokenizer, pairs, settings, negatives=negatives, device=device,
-                         dtype=_dtype(sizes), label=RERANKED)  # fmt: skip
+                              max_length=sizes.rerank_length, seed=sizes.seed)  # fmt: skip
+    run = train_reranker(first.encoder, first.tokenizer, pairs, settings, negatives=wrong_lines, device=device,
+                         dtype=_dtype(sizes), label=RERANKED, evaluate=evaluate)  # fmt: skip
     losses = [r["value"] for r in run.history if r["what"] == "train_loss"]
-    record = dict(what="rerank_loss", value=losses[-1], unit="nats", first=losses[0], model=RERANKED, task="code",
-                  pairs=run.examples, seconds=run.seconds, seed=sizes.seed)  # fmt: skip
+    tenth = losses[-max(1, len(losses) // 10) :]
+    before, after = (r["value"] for r in run.history if r["what"] == "mrr@10")
+    record = dict(what="rerank_loss", value=sum(tenth) / len(tenth), unit="nats", first=losses[0], before=before,
+                  after=after, model=RERANKED, task="rerank", pairs=run.examples, names=len(sets.keys() & reads),
+                  seconds=run.seconds, seed=sizes.seed)  # fmt: skip
     return run.reranker, [record]
 
 
-def judge_reranked(reranker: Reranker, first: Embedder, data: LibraryData, sizes: RetrievalScale) -> list[dict]:
-    """Some code questions, before and after the reranker has reordered the first stage's candidates."""
-    task = replace(shared.smaller(data.tasks["code"], sizes.rerank_questions), name="rerank")
-    with reading(first, sizes.document_length):
-        ranking = rank(first, task, dtype=_dtype(sizes))
-    best = ranking[:, : sizes.candidates]
-    again = torch.cat([reranker.rerank_indices(task.queries, task.documents, best)[1], ranking[:, best.shape[1] :]], 1)
-    facts = dict(seed=sizes.seeds[0], start=START)
-    return [*as_records(ranking, task, model="ModernBERT", **facts),
-            *as_records(again, task, model=RERANKED, **facts)]  # fmt: skip
+def learnt(record: dict) -> str:
+    """What a reranker's training did, in a line."""
+    loss = f"{record['value']:.2f} nats, that of four equal scores {math.log(4):.2f}"
+    places = f"before training {record['before']:.3f}, after it {record['after']:.3f}"
+    return f"mean loss of the last tenth of the steps: {loss}; MRR@10 of the reranked order {places}"
+
+
+def rerank(reranker: Reranker, task: RetrievalTask, ranking: Tensor, sizes: RetrievalScale) -> Tensor:
+    """A first stage's ranking (Q, K) with its best candidates in the reranker's order."""
+    best, rest = ranking[:, : sizes.candidates], ranking[:, sizes.candidates :]
+    return torch.cat([reranker.rerank_indices(task.queries, task.documents, best)[1], rest], dim=1)
+
+
+def judge_reranked(reranker: Reranker, first: Embedder, task: RetrievalTask, sizes: RetrievalScale) -> list[dict]:
+    """The task of order by words, by vectors, and by words with the best candidates reranked."""
+    words, facts = shared.rank_by_words(task), dict(seed=sizes.seed)
+    vectors = rank(first, task, dtype=_dtype(sizes))
+    again = rerank(reranker, task, words, sizes)
+    return [*as_records(words, task, model=BM25, **facts),
+            *as_records(vectors, task, model="ModernBERT", start=START, **facts),
+            *as_records(again, task, model=RERANKED, start=RETRIEVER, **facts)]  # fmt: skip
 
 
 def sentence_transformer(folder: str | Path):
@@ -567,7 +675,10 @@ COMPARISONS: dict[str, list[tuple[str, Row, Row]]] = {
         ("ModernBERT whole against BERT, beginning", ("ModernBERT", START, WHOLE), ("BERT", START, CUT)),
         ("ModernBERT whole against BM25", ("ModernBERT", START, WHOLE), (BM25, "-", WHOLE)),
     ],
-    "rerank": [("reranked against the first stage alone", (RERANKED, START, "-"), ("ModernBERT", START, "-"))],
+    "rerank": [
+        ("reranked against BM25, its first stage", (RERANKED, RETRIEVER, "-"), (BM25, "-", "-")),
+        ("reranked against one vector", (RERANKED, RETRIEVER, "-"), ("ModernBERT", START, "-")),
+    ],
 }  # fmt: skip
 
 
@@ -616,25 +727,13 @@ LOOKS = {
 }
 
 
-def _figure(width: float, height: float, rows: int, columns: int, records: Sequence[dict], **options):
-    """(figure, axes in a list), with room for the footer that names the device."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.42 / height, 1, 1 - 0.42 / height))
-    axes = figure.subplots(rows, columns, squeeze=False, **options).flatten().tolist()
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-        ax.set_axisbelow(True)
-    return plots.finish(figure, records, own=True), axes
-
-
+@plots.style()
 def plot_cosines(records: Sequence[dict]):
     """How near a question lies to its own text and to others: a panel for each model and its weights."""
     chosen = [r for r in records if r["what"] == "cosine"]
     models, states = (list(dict.fromkeys(r[key] for r in chosen)) for key in ("model", "state"))
-    figure, axes = _figure(4.0 * len(states), 2.5 * len(models) + 0.5, len(models), len(states), chosen)
+    size = 4.0 * len(states), 2.5 * len(models) + 0.5
+    figure, axes = plots.panels(*size, len(states), chosen, rows=len(models))
     for place, ax in enumerate(axes):
         model, state = models[place // len(states)], states[place % len(states)]
         mine = {r["pairs_of"]: r for r in chosen if (r["model"], r["state"]) == (model, state)}
@@ -645,49 +744,50 @@ def plot_cosines(records: Sequence[dict]):
         edges = [low + i * (high - low) / BINS for i in range(BINS + 1)]
         shares = {name: [count / r["n"] for count in r["histogram"]] for name, r in mine.items()}
         ax.stairs(shares["other"], edges, fill=True, color="#bbbbbb", label="with other texts")
-        ax.stairs(shares["own"], edges, color="#00417a", linewidth=1.8, label="with its own text")
-        ax.set_title(f"{model}, {state}", fontsize=10)
+        ax.stairs(shares["own"], edges, color="black", linewidth=1.8, label="with its own text")
+        ax.set_title(f"{model}, {state}")
         ax.ticklabel_format(axis="x", useOffset=False)  # cosines as they are, also where all are near 1
         ax.locator_params(axis="x", nbins=4 if high - low > 0.01 else 2)
         ax.set_ylabel("share of pairs")
         ax.set_ylim(bottom=0)
-        if place >= len(axes) - len(states):
-            ax.set_xlabel("cosine of a question")
-    axes[0].legend(fontsize=8, loc="upper left")
+        ax.set_xlabel("cosine of a question")
+    axes[0].legend(loc="upper left")
     return figure
 
 
+@plots.style()
 def plot_training(records: Sequence[dict]):
     """MRR@10 on held-out code against training pairs and seconds: a line a run, BM25's score across."""
     from matplotlib.ticker import EngFormatter
 
     chosen = [r for r in records if r["what"] == "mrr@10" and r.get("task") == "code"]
-    figure, axes = _figure(12, 4.6, 1, 2, chosen)
+    figure, axes = plots.panels(12, 4.6, 2, chosen)
     for ax, x, label in ((axes[0], "pairs", "training pairs seen"), (axes[1], "seconds", "seconds of training")):
         for row, look in LOOKS.items():
             for number, seed in enumerate(sorted({r["seed"] for r in chosen})):
                 mine = [r for r in chosen if (r["model"], r["start"], r["seed"]) == (*row, seed) and "step" in r]
                 if mine:
                     name = ", ".join((row[0], f"from {'MLM' if row[1] == MLM else 'random'}")) if number == 0 else None
-                    ax.plot([r[x] for r in mine], [r["value"] for r in mine], label=name, markersize=5,
-                            linewidth=1.8, markeredgecolor="white", alpha=0.9, **look)  # fmt: skip
+                    ax.plot([r[x] for r in mine], [r["value"] for r in mine], label=name,
+                            markeredgecolor="white", alpha=0.9, **look)  # fmt: skip
         line = [r["value"] for r in chosen if r["model"] == BM25]
         if line:
             ax.axhline(line[0], color="black", linestyle=(0, (2, 2)), linewidth=1.2, label="BM25, no training")
         ax.set(xlabel=label, ylabel="MRR@10, held-out code")
         ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # room for the legend
     axes[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes[0].legend(fontsize=8)
-    axes[0].set_title("A line for each seed", fontsize=10)
-    axes[1].set_title("The same in time; pretraining and evaluations not counted", fontsize=10)
+    axes[0].legend()
+    axes[0].set_title("A line for each seed")
+    axes[1].set_title("The same in time; pretraining and evaluations not counted")
     return figure
 
 
+@plots.style()
 def plot_scores(records: Sequence[dict]):
     """MRR@10 at the end, with intervals over the questions: a panel for each task."""
     chosen = [r for r in records if r["what"] == "mrr@10" and r.get("ranks") and r.get("task") in TASKS]
     tasks = [task for task in TASKS if finals(chosen, task)]
-    figure, axes = _figure(5.2 * len(tasks), 4.4, 1, len(tasks), chosen)
+    figure, axes = plots.panels(5.2 * len(tasks), 4.4, len(tasks), chosen)
     for ax, task in zip(axes, tasks, strict=True):
         rows = finals(chosen, task)
         for place, (row, mine) in enumerate(rows.items()):
@@ -706,42 +806,43 @@ def plot_scores(records: Sequence[dict]):
         ax.set_ylim(len(rows) - 0.4, -0.7)
         ax.set_xlim(left=0)
         ax.set_xlabel("MRR@10")
-        ax.set_title(TASKS[task], fontsize=10)
+        ax.set_title(TASKS[task])
     return figure
 
 
+@plots.style()
 def plot_cost(records: Sequence[dict]):
     """Memory of a training step by batch size, its time, and the time of a search by the number of texts."""
     from matplotlib.ticker import EngFormatter, NullLocator
 
     chosen = [r for r in records if r["what"] in ("step_memory", "step_seconds", "search_seconds")]
-    figure, axes = _figure(13.5, 4.4, 1, 3, chosen)
-    looks = {AT_ONCE: plots.STYLES["BERT"], CACHED: plots.STYLES["ModernBERT"]}
+    figure, axes = plots.panels(13.5, 4.4, 3, chosen)
+    looks = dict(zip((AT_ONCE, CACHED, "exact", "graph"), plots.MORE_STYLES, strict=True))
     panels = [("step_memory", plots.MIB, "memory of a step (MiB)"), ("step_seconds", 1, "time of a step (s)")]
     for ax, (what, unit, label) in zip(axes[:2], panels, strict=True):
-        for name, look in looks.items():
+        for name in (AT_ONCE, CACHED):
             mine = [r for r in chosen if r["what"] == what and r["model"] == name]
-            ax.plot([r["batch_size"] for r in mine], [r["value"] / unit for r in mine], label=name, markersize=6,
-                    linewidth=1.8, markeredgecolor="white", **look)  # fmt: skip
+            ax.plot([r["batch_size"] for r in mine], [r["value"] / unit for r in mine], label=name,
+                    markersize=6, markeredgecolor="white", **looks[name])  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted({r["batch_size"] for r in chosen if "batch_size" in r}))
         ax.xaxis.set_major_formatter(plots.plain_number)
         ax.set(xlabel="pairs in a batch", ylabel=label)
         ax.set_ylim(bottom=0)
-        ax.legend(fontsize=9)
-    axes[0].set_title("Gradient caching: memory", fontsize=10)
-    axes[1].set_title("... and what it costs in time", fontsize=10)
-    for name, look in (("exact", plots.STYLES["ModernBERT"]), ("graph", plots.MORE_STYLES[1])):
+        ax.legend()
+    axes[0].set_title("Gradient caching: memory")
+    axes[1].set_title("... and what it costs in time")
+    for name in ("exact", "graph"):
         mine = [r for r in chosen if r["what"] == "search_seconds" and r["model"] == name]
-        axes[2].plot([r["texts"] for r in mine], [1000 * r["value"] for r in mine], label=name, markersize=7,
-                     linewidth=1.8, markeredgecolor="white", **look)  # fmt: skip
+        axes[2].plot([r["texts"] for r in mine], [1000 * r["value"] for r in mine], label=name,
+                     markersize=7, markeredgecolor="white", **looks[name])  # fmt: skip
     axes[2].set(xlabel="texts in the corpus", ylabel="time of a search (ms)", xscale="log", yscale="log")
     axes[2].set_xticks(sorted({r["texts"] for r in chosen if "texts" in r}))
     axes[2].xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes[2].xaxis.set_minor_locator(NullLocator())
     plots.ticks_within_decades(axes[2])
-    axes[2].set_title("Ten best of N texts, one question", fontsize=10)
-    axes[2].legend(fontsize=9)
+    axes[2].set_title("Ten best of N texts, one question")
+    axes[2].legend()
     return figure
 
 
@@ -749,16 +850,14 @@ def plot_cost(records: Sequence[dict]):
 TOY_SCORES = ((0.8, 0.3, 0.1, 0.2), (0.2, 0.6, 0.5, 0.1), (0.1, 0.4, 0.7, 0.0), (0.3, 0.2, 0.1, 0.4))
 
 
+@plots.style()
 def picture_softmax(temperature: float):
     """Four questions' scores, and what the softmax makes of each row at a temperature."""
-    from matplotlib.figure import Figure
-
     scores = torch.tensor(TOY_SCORES)
     shares = (scores / temperature).softmax(dim=1)
     loss = info_nce(scores, temperature).item()
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
-    panels = zip(figure.subplots(1, 2), (scores, shares), strict=True)
-    for number, (ax, matrix) in enumerate(panels):
+    figure, axes = plots.panels(10.5, 4.2, 2)
+    for number, (ax, matrix) in enumerate(zip(axes, (scores, shares), strict=True)):
         image = ax.imshow(matrix.numpy(), cmap="Greys", vmin=0, vmax=1)
         for row in range(4):
             for column in range(4):
@@ -771,30 +870,31 @@ def picture_softmax(temperature: float):
         words = "scores: cosines of questions and texts\nthe right text is on the diagonal"
         if number:
             words = f"softmax of each row at temperature {temperature:g}\nmean of -ln of the diagonal: {loss:.3f} nats"
-        ax.set_title(words, fontsize=10)
+        ax.set_title(words)
+        plots.frame_image(ax)
         figure.colorbar(image, ax=ax, shrink=0.8, label="share of the row" if number else "cosine")
     return figure
 
 
+@plots.style()
 def picture_max_sim(query: Tensor, document: Tensor):
     """Every question token's match with every text token; the best of each row, which are added up, has a frame."""
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     matches = query @ document.T
-    figure = Figure(figsize=(5.4, 2.9), layout="constrained")
-    ax = figure.subplots()
+    figure, (ax,) = plots.panels(5.4, 2.9, 1)
     image = ax.imshow(matches.numpy(), cmap="Greys", vmin=0, vmax=1)
     for row, line in enumerate(matches.tolist()):
         for column, value in enumerate(line):
             color = "white" if value > 0.55 else "black"
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
         best = max(range(len(line)), key=line.__getitem__)
-        frame = Rectangle((best - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="#d07c00", linewidth=3)
+        frame = Rectangle((best - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="#7a4b6c", linewidth=3)
         ax.add_patch(frame)
     ax.set_xticks(range(document.shape[0]), [f"text token {i}" for i in range(document.shape[0])])
     ax.set_yticks(range(query.shape[0]), [f"question token {i}" for i in range(query.shape[0])])
-    ax.set_title(f"framed: best of each row; their sum is {matches.amax(dim=1).sum():.2f}", fontsize=10)
+    ax.set_title(f"framed: best of each row; their sum is {matches.amax(dim=1).sum():.2f}")
+    plots.frame_image(ax)
     figure.colorbar(image, ax=ax, shrink=0.8, label="dot product")
     return figure
 

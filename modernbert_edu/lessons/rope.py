@@ -290,6 +290,7 @@ def encoder_cost(
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
+@plots.style()
 def plot_decay(records: Sequence[dict]) -> Figure:
     """Both decay curves against distance, one line for each theta."""
     figure = plots.new_figure(11, 4)
@@ -307,16 +308,12 @@ def plot_decay(records: Sequence[dict]) -> Figure:
         ax.xaxis.set_major_formatter(plots.plain_number)
         ax.set(xlabel="distance between query and key (tokens), log scale", ylabel=chosen[0]["unit"], title=title)
     sizes = plots.distinct(records, "head_size")
-    figure.text(
-        0.01,
-        0.01,
-        f"by formula, head size {sizes}: nothing is measured; lines: mean of half an octave, bands: its range",
-        fontsize=7.5,
-        color=plots.FAINT,
-    )
+    words = f"by formula, head size {sizes}: nothing is measured; lines: mean of half an octave, bands: its range"
+    figure.text(0.01, 0.01, words, fontsize=7.5, color=plots.FAINT)
     return figure
 
 
+@plots.style()
 def plot_lengths(records: Sequence[dict]) -> Figure:
     """The loss at each length, and by position in the longest text what the length adds to the loss of a gap."""
     by_length, added = ([r for r in records if r["what"] == what] for what in ("loss_at_length", "added_loss"))
@@ -325,23 +322,21 @@ def plot_lengths(records: Sequence[dict]) -> Figure:
     figure.subplots_adjust(left=0.07, right=0.89, top=0.88, bottom=0.2, wspace=0.45)
     left, right = figure.subplots(1, 2)
     _curves(left, by_length, "length")
-    left.set_xscale("log", base=2)
     lengths = sorted({r["length"] for r in by_length})
-    left.xaxis.set_minor_locator(_no_ticks())
-    left.set_xticks(lengths, [f"{n:,}" for n in lengths])
-    left.set(xlabel="length of the text (tokens), log scale", ylabel="held-out loss (nats)")
-    left.set_title("The same gaps in longer texts", fontsize=10)
+    plots.octaves(left, lengths, "length of the text (tokens), log scale")
+    left.set(ylabel="held-out loss (nats)", title="The same gaps in longer texts")
     plots.unigram_line(left, records, [r["value"] for r in by_length])
     right.axhline(0, color=plots.FAINT, linewidth=0.8)
     _curves(right, added, "position", errors=True)
     right.set(xlabel=f"position in the text of {max(lengths):,} tokens", ylabel="loss added by the length (nats)")
-    right.set_title("By position, against a text of the trained length", fontsize=10)
+    right.set_title("By position, against a text of the trained length")
     for ax in (left, right):
         ax.axvline(trained, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
-        ax.annotate(f" trained: {trained}", (trained, 0.02), xycoords=("data", "axes fraction"), fontsize=8)
+        ax.annotate(f" trained: {trained}", (trained, 0.3), xycoords=("data", "axes fraction"), fontsize=8)
     return plots.finish(figure, by_length, own=True)
 
 
+@plots.style()
 def plot_cost(records: Sequence[dict]) -> Figure:
     """Speed and memory against length."""
     figure = plots.new_figure(12, 4.4)
@@ -354,6 +349,7 @@ def plot_cost(records: Sequence[dict]) -> Figure:
     return plots.finish(figure, shown, own=True)
 
 
+@plots.style()
 def plot_turning(q_K: Tensor, k_K: Tensor, theta: float, reach: int, *, position: int, distance: int) -> Figure:
     """The pairs of q at `position` and k `distance` tokens further on as arrows, and the score over the distance."""
     turned = apply_rope(torch.stack([q_K, k_K])[:, None], *rotary_tables(
@@ -365,14 +361,13 @@ def plot_turning(q_K: Tensor, k_K: Tensor, theta: float, reach: int, *, position
     for i, (q, k) in enumerate(zip(*pairs.tolist(), strict=True)):
         _arrows(figure.add_subplot(circles[0, i]), q, k, i, math.tau * theta ** (2 * i / len(q_K)))
     ax = figure.add_axes((0.67, 0.17, 0.31, 0.59))
-    ax.plot(range(-reach, reach + 1), scores, color=plots.STYLES["ModernBERT"]["color"], linewidth=1.5)
+    ax.plot(range(-reach, reach + 1), scores, color=plots.MORE_STYLES[3]["color"], linewidth=1.5)
     score = (turned[0] @ turned[1]).item()
     ax.plot(distance, score, "o", color="black", markersize=7)
     ax.set(xlabel="distance: key's position minus query's (tokens)", ylabel="score")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title(f"score here: {score:+.3f}", fontsize=10)
+    ax.set_title(f"score here: {score:+.3f}")
     words = f"q (solid) at position {position:,}, k (dashed) at position {position + distance:,}: distance {distance:,}"
-    figure.suptitle(f"{words}; theta {theta:,.0f}", fontsize=11)
+    figure.suptitle(f"{words}; theta {theta:,.0f}")
     return figure
 
 
@@ -386,15 +381,15 @@ def scores_by_distance(q_K: Tensor, k_K: Tensor, theta: float, reach: int) -> li
 
 def _arrows(ax: Axes, q: complex, k: complex, pair: int, turn: float) -> None:
     longest = 1.15 * max(abs(q), abs(k))
-    for end, color, style in ((q, "#00417a", "-"), (k, "#d07c00", "--")):
-        ax.plot([0, end.real], [0, end.imag], color=color, linestyle=style, linewidth=2)
-        ax.plot(end.real, end.imag, "o", color=color, markersize=5)
+    for end, look, line in zip((q, k), plots.MORE_STYLES, ("-", "--"), strict=False):
+        ax.plot([0, end.real], [0, end.imag], color=look["color"], linestyle=line, linewidth=2)
+        ax.plot(end.real, end.imag, "o", color=look["color"])
     ax.add_patch(_circle(longest))
     ax.set_xlim(-1.1 * longest, 1.1 * longest)
     ax.set_ylim(-1.1 * longest, 1.1 * longest)
     ax.set_aspect("equal")
     ax.axis("off")
-    ax.set_title(f"pair {pair}: one turn\nin {turn:,.0f} tokens", fontsize=9)
+    ax.set_title(f"pair {pair}: one turn\nin {turn:,.0f} tokens")
 
 
 def _circle(radius: float):
@@ -403,21 +398,14 @@ def _circle(radius: float):
     return Circle((0, 0), radius, fill=False, color="#bbbbbb", linewidth=0.8)
 
 
-def _no_ticks():
-    from matplotlib.ticker import NullLocator
-
-    return NullLocator()
-
-
 def _curves(ax: Axes, records: Sequence[dict], x: str, errors: bool = False) -> None:
     """One line for each model, named where it ends."""
-    plots.figure_for(ax)
     ends = []
     for model in plots.model_names(records):
         mine = sorted((r for r in records if r["model"] == model), key=lambda r: r[x])
         xs, ys = [r[x] for r in mine], [r["value"] for r in mine]
         bars = [r["spread"] for r in mine] if errors else None
-        ax.errorbar(xs, ys, yerr=bars, capsize=2, elinewidth=1, **plots.line_style(records, model))
+        ax.errorbar(xs, ys, yerr=bars, label=model, **plots.line_style(records, model) | plots.BARS)
         ends.append((model, xs[-1], ys[-1]))
     plots.label_ends(ax, records, ends)
 

@@ -33,6 +33,7 @@ from ..measure.ablation import paired_differences
 from ..model import MaskedLM
 from ..runtime import progress
 from ..training.pretrain import autocast, train_mlm
+from .shared import side_of_zero, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,6 +128,7 @@ def round_trip(tokenizer: Tokenizer, texts: dict[str, Sequence[str]]) -> list[di
     return rows
 
 
+@plots.style()
 def plot_pieces(rows: dict[str, Sequence[str]], title: str) -> Figure:
     """Tokens as boxes side by side, one line for each label; a box is as wide as its token is long."""
     from matplotlib.patches import Rectangle
@@ -142,7 +144,7 @@ def plot_pieces(rows: dict[str, Sequence[str]], title: str) -> Figure:
             shown = "\u2423" * len(piece) if set(piece) == {" "} else piece  # an open box for each space
             ax.text(x + width / 2, line, shown, ha="center", va="center", fontsize=8.5, family="monospace")
             x += width
-        ax.text(-0.8, line, f"{label}: {len(pieces)}", ha="right", va="center", fontsize=9)
+        ax.text(-0.8, line, f"{label}: {len(pieces)}", ha="right", va="center")
     ax.set(xlim=(-0.1, max(map(sum, widths.values())) + 0.2), ylim=(len(rows) - 0.5, -0.5))
     ax.axis("off")
     figure.text(0.01, 0.98, title, fontsize=10, va="top")
@@ -169,6 +171,7 @@ def counts_table(records: Sequence[dict], vocab_size: int) -> list[tuple]:
     ]  # fmt: skip
 
 
+@plots.style()
 def plot_counts(records: Sequence[dict]) -> Figure:
     """Tokens per word of prose and per line of code, against the size of the vocabulary."""
     figure = plots.new_figure(9.6, 4.3)
@@ -181,12 +184,12 @@ def plot_counts(records: Sequence[dict]) -> Figure:
         chosen = [r for r in records if r["what"] == what and r.get("text") == kind]
         for name in dict.fromkeys(r["model"] for r in chosen):
             points = sorted((r["vocab_size"], r["value"]) for r in chosen if r["model"] == name)
-            ax.plot(*zip(*points, strict=True), label=name, linewidth=1.8, **STYLES[name])
-        _log2_axis(ax, sorted({r["vocab_size"] for r in chosen}))
-        ax.set(xlabel="size of the vocabulary (ids), log scale", ylabel=title.split(": ")[1], title=title)
+            ax.plot(*zip(*points, strict=True), label=name, **STYLES[name])
+        sizes = sorted({r["vocab_size"] for r in chosen})
+        plots.octaves(ax, sizes, "size of the vocabulary (ids), log scale")
+        ax.set(ylabel=title.split(": ")[1], title=title)
         ax.set_ylim(0)
-        ax.legend(fontsize=8, frameon=False, loc="lower left")
-        _plain(ax)
+        ax.legend(loc="lower left")
     return plots.finish(figure, chosen, own=True)
 
 
@@ -245,6 +248,7 @@ def alignment(records: Sequence[dict]) -> Alignment:
     return Alignment(odd - aligned, max(abs(again["value"] / base["value"] - 1), spread))
 
 
+@plots.style()
 def plot_alignment(records: Sequence[dict]) -> Figure:
     """The decoder's time against the distance from the multiple of 64; bars: the middle half of the repeats."""
     rows = [r for r in records if r["what"] == "decoder_ms" and "offset" in r]
@@ -252,27 +256,24 @@ def plot_alignment(records: Sequence[dict]) -> Figure:
     figure.subplots_adjust(left=0.1, right=0.97, top=0.86, bottom=0.21)
     ax = figure.add_subplot()
     groups = [
-        ("multiple of 64", "o", "#00417a", lambda r: r["offset"] % 64 == 0 and not r["again"]),
-        ("multiple of 8 only", "^", "#009e73", lambda r: r["offset"] % 8 == 0 and r["offset"] % 64),
-        ("no multiple of 8", "s", "#d07c00", lambda r: r["offset"] % 8),
-        ("the middle size, timed again", "x", "#505050", lambda r: r["again"]),
+        ("multiple of 64", plots.MORE_STYLES[0], lambda r: r["offset"] % 64 == 0 and not r["again"]),
+        ("multiple of 8 only", plots.MORE_STYLES[2], lambda r: r["offset"] % 8 == 0 and r["offset"] % 64),
+        ("no multiple of 8", plots.MORE_STYLES[1], lambda r: r["offset"] % 8),
+        ("the middle size, timed again", plots.MORE_STYLES[3] | dict(marker="x"), lambda r: r["again"]),
     ]
     order = sorted({r["offset"] for r in rows})  # places by rank: around 0 the sizes lie too close to tell apart
-    for label, marker, color, belongs in groups:
+    for label, look, belongs in groups:
         some = [r for r in rows if belongs(r)]
         xs, ys = [order.index(r["offset"]) + 0.35 * r["again"] for r in some], [r["value"] for r in some]
         half = [r["spread"] / 2 for r in some]
-        ax.errorbar(
-            xs, ys, yerr=half, linestyle="none", marker=marker, color=color, capsize=3, elinewidth=1, label=label
-        )
+        ax.errorbar(xs, ys, yerr=half, label=label, **look | plots.BARS | dict(linestyle="none"))
     one = rows[0]
     ax.set_xticks(range(len(order)), [f"{offset:+d}" for offset in order])
     ax.set(xlabel=f"vocabulary size minus {one['vocab_size']:,} = 64 x {one['vocab_size'] // 64:,}",
            ylabel="time of the product (ms)")  # fmt: skip
-    ax.set_title(f"Decoder: {one['rows']:,} tokens x {one['width']} numbers x vocabulary", fontsize=10)
+    ax.set_title(f"Decoder: {one['rows']:,} tokens x {one['width']} numbers x vocabulary")
     ax.set_ylim(0, 1.35 * max(r["value"] + r["spread"] for r in rows))
-    ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper center")
-    _plain(ax)
+    ax.legend(ncols=2, loc="upper center")
     return plots.finish(figure, rows, own=True)
 
 
@@ -310,6 +311,7 @@ def table_bytes(table: torch.nn.Parameter) -> int:
     return sum(tensor.nbytes for tensor in (table, table.grad, *state))
 
 
+@plots.style()
 def plot_decoder(records: Sequence[dict]) -> Figure:
     """Time of the decoder's product, and memory of table and logits, against the size of the vocabulary."""
     figure = plots.new_figure(9.6, 4.3)
@@ -317,21 +319,20 @@ def plot_decoder(records: Sequence[dict]) -> Figure:
     left, right = figure.subplots(1, 2)
     times = sorted((r for r in records if r["what"] == "decoder_size_ms"), key=lambda r: r["vocab_size"])
     V = [r["vocab_size"] for r in times]
-    left.errorbar(V, [r["value"] for r in times], yerr=[r["spread"] / 2 for r in times], color="#00417a", marker="o",
-                  linewidth=1.8, capsize=3)  # fmt: skip
+    half = [r["spread"] / 2 for r in times]
+    left.errorbar(V, [r["value"] for r in times], yerr=half, **plots.MORE_STYLES[2])
     one = times[0]
     left.set(ylabel="time of the product (ms)", title=f"Speed: {one['rows']:,} tokens x {one['width']} x vocabulary")
     words = {"table_bytes": f"table, gradient, AdamW ({one['width']} numbers a row)",
              "logits_bytes": f"kept for the backward pass ({one['rows']:,} tokens)"}  # fmt: skip
-    for (what, label), style in zip(words.items(), plots.STYLES.values(), strict=True):
+    for (what, label), style in zip(words.items(), plots.MORE_STYLES, strict=False):
         chosen = {r["vocab_size"]: r["value"] / plots.MIB for r in records if r["what"] == what}
-        right.plot(*zip(*sorted(chosen.items()), strict=True), label=label, linewidth=1.8, **style)
+        right.plot(*zip(*sorted(chosen.items()), strict=True), label=label, **style)
     right.set(ylabel="memory in training (MiB)", title="Memory: measured from the tensors")
-    right.legend(fontsize=8, frameon=False, loc="upper left")
+    right.legend(loc="upper left")
     for ax in (left, right):
         ax.set(xlabel="size of the vocabulary (ids)", xlim=(0, None), ylim=(0, None))
         ax.xaxis.set_major_formatter("{x:,.0f}")
-        _plain(ax)
     return plots.finish(figure, times, own=True)
 
 
@@ -376,23 +377,23 @@ def padding_table(records: Sequence[dict], lengths: Sequence[int], batch_size: i
     return rows
 
 
+@plots.style()
 def plot_padding(records: Sequence[dict]) -> Figure:
     """Share of pads against the number of texts in a batch."""
     rows = [r for r in records if r["what"] == "padding_share"]
     figure = plots.new_figure(6.6, 4.3)
     figure.subplots_adjust(left=0.12, right=0.97, top=0.88, bottom=0.21)
     ax = figure.add_subplot()
-    looks = {"random": dict(color="#d07c00", linestyle="--"), "sorted": dict(color="#00417a", linestyle="-")}
+    looks = {"random": plots.MORE_STYLES[0], "sorted": plots.MORE_STYLES[1]}
     for limit, marker in zip(dict.fromkeys(r["limit"] for r in rows), "soD^", strict=False):
         for order, look in looks.items():
             points = [(r["batch_size"], 100 * r["value"]) for r in rows if (r["limit"], r["order"]) == (limit, order)]
             label = f"{order} order, cut at {limit} tokens"
-            ax.plot(*zip(*points, strict=True), label=label, marker=marker, linewidth=1.8, **look)
-    _log2_axis(ax, sorted({r["batch_size"] for r in rows}))
-    ax.set(xlabel="texts in a batch, log scale", ylabel="pads among all places (%)", ylim=(0, 100))
-    ax.set_title(f"Padding: {rows[0]['texts']:,} docstrings and language-reference pages", fontsize=10)
-    ax.legend(fontsize=8, frameon=False, loc="upper left")
-    _plain(ax)
+            ax.plot(*zip(*points, strict=True), label=label, **look | dict(marker=marker))
+    plots.octaves(ax, sorted({r["batch_size"] for r in rows}), "texts in a batch, log scale")
+    ax.set(ylabel="pads among all places (%)", ylim=(0, 100))
+    ax.set_title(f"Padding: {rows[0]['texts']:,} docstrings and language-reference pages")
+    ax.legend(loc="upper left")
     return plots.finish(figure, rows, own=True)
 
 
@@ -585,12 +586,13 @@ def verdicts(records: Sequence[dict]) -> list[str]:
     lines = []
     for what, words in COMPARED.items():
         for d in paired_differences(records, WORDPIECE, what=what):
-            verdict = "below" if d.high < 0 else "above" if d.low > 0 else "not told apart from"
-            verdict = f"{verdict} WordPiece" if len(d.by_seed) > 1 else "one seed, no verdict"
-            lines.append(f"{words:<31}{d.model:<20}{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]: {verdict}")
+            verdict = side_of_zero(d.low, d.high, above="higher than WordPiece", below="lower than WordPiece")
+            verdict = verdict if len(d.by_seed) > 1 else "one seed, no verdict"
+            lines.append(f"{words:<31}{d.model:<20}{with_interval(d.mean, d.low, d.high)}: {verdict}")
     return lines
 
 
+@plots.style()
 def plot_comparison(records: Sequence[dict]) -> Figure:
     """The same runs on three rulers: per token, per character, and per character of the same hidden words."""
     figure = plots.new_figure(12.6, 4.6)
@@ -609,10 +611,9 @@ def plot_comparison(records: Sequence[dict]) -> Figure:
             ax.axhline(value_of(records, line, model=name), linewidth=1, linestyle=STYLES[name]["linestyle"],
                        color=STYLES[name]["color"], alpha=0.5)  # fmt: skip
         ax.set(xlabel="training tokens seen (thousands)", ylabel=label, title=title)
-        _plain(ax)
-    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, frameon=False, ncols=3, loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), ncols=3, loc="lower right")
     _final_points(axes[2], [r for r in records if r["what"] == "nats_per_hidden_character"])
-    figure.suptitle("One model, one text, three ways to read it (thin level lines: guessing by frequency)", fontsize=11)
+    figure.suptitle("One model, one text, three ways to read it (thin level lines: guessing by frequency)")
     return plots.finish(figure, [r for r in records if r["what"] == "nats_per_token"], own=True)
 
 
@@ -624,25 +625,10 @@ def _final_points(ax, rows: Sequence[dict]) -> None:
                   if r["model"] == name]  # fmt: skip
         look = dict(color=STYLES[name]["color"], marker=STYLES[name]["marker"], linestyle="none")
         ax.plot(*zip(*points, strict=True), markersize=8, markeredgecolor="white", **look)
-    ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names], fontsize=9)
+    ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
     ax.set(xlim=(-0.5, len(names) - 0.5), ylabel="nats per hidden character")
     ax.set_title("Per character, the same words hidden")
     ax.margins(y=0.25)
-    _plain(ax)
-
-
-def _log2_axis(ax, ticks: Sequence[int]) -> None:
-    from matplotlib.ticker import NullLocator
-
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-
-
-def _plain(ax) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(True, color="#dddddd", linewidth=0.6)
-    ax.set_axisbelow(True)
 
 
 FIGURES = {

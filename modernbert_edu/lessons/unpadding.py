@@ -40,7 +40,6 @@ from ..unpadding import Layout, pack
 
 SHORTEST = 16  # tokens of a drawn length: [CLS], [SEP] and something to guess from
 WAYS = ("padded", "sorted", "unpadded", "packed")  # sorted: padded, but each batch of neighbours in length
-MIB = 2**20
 
 
 # ---- lengths ---------------------------------------------------------------------------------------------------------
@@ -413,45 +412,28 @@ LOOKS = {
     "sorted": plots.MORE_STYLES[1],
     "unpadded": plots.STYLES["ModernBERT"],
     "packed": plots.MORE_STYLES[0],
-    "first fit": plots.STYLES["BERT"],
+    "first fit": plots.MORE_STYLES[2],
     "best fit": plots.MORE_STYLES[0],
-    "best fit, longest first": plots.STYLES["ModernBERT"],
+    "best fit, longest first": plots.MORE_STYLES[3],
     "shuffled stream": plots.MORE_STYLES[1],
-    "loops": plots.STYLES["BERT"],
-    "buckets": plots.STYLES["ModernBERT"],
+    "loops": plots.MORE_STYLES[2],
+    "buckets": plots.MORE_STYLES[3],
 }
 
 
-def _figure(width: float, height: float, columns: int, records: Sequence[dict], rows: int = 1):
-    """(figure, axes row by row), with room for the footer that names the device."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.32 / height, 1, 1 - 0.32 / height))
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, color="#dddddd", linewidth=0.6)
-    return plots.finish(figure, records, own=True), axes
-
-
-def _line(ax, xs, ys, name: str, **more) -> None:
-    ax.plot(
-        xs, ys, label=name, **{"linewidth": 1.8, "markersize": 5, "markeredgecolor": "white", **LOOKS[name], **more}
-    )
-
-
+@plots.style()
 def plot_cost(records: Sequence[dict]):
     """Training speed and memory of the four ways at each spread of length, and what the share of pads predicts."""
     chosen = [r for r in records if r.get("spread_of_lengths")]
-    figure, axes = _figure(12, 4.4, 2, chosen)
+    figure, axes = plots.panels(12, 4.4, 2, chosen)
     names = list(dict.fromkeys(r["spread_of_lengths"] for r in chosen))
     panels = [("train_tokens_per_second", 1, "real tokens per second (tokens/s)", "Speed: forward and backward"),
               ("kept_bytes_per_token", 1024, "kept for backward (KiB per real token)", "Memory")]  # fmt: skip
     for ax, (what, unit, label, title) in zip(axes, panels, strict=True):
         value = {(r["model"], r["spread_of_lengths"]): r for r in chosen if r["what"] == what}
         for way in WAYS:
-            _line(ax, range(len(names)), [value[way, name]["value"] / unit for name in names], way)
+            heights = [value[way, name]["value"] / unit for name in names]
+            plots.draw_line(ax, range(len(names)), heights, LOOKS[way], way)
         real = [1 - value["padded", name]["pads"] for name in names]
         free = [value["unpadded", name]["value"] / unit for name in names]
         formula = [f * r if what.startswith("train") else f / r for f, r in zip(free, real, strict=True)]
@@ -459,45 +441,41 @@ def plot_cost(records: Sequence[dict]):
         ax.set_xticks(range(len(names)), [f"{n}\n{1 - r:.0%} pads" for n, r in zip(names, real, strict=True)])
         ax.set(ylabel=label, title=title, xlabel="spread of lengths, and pads of the unsorted rectangle")
         ax.set_ylim(0)
-    axes[0].legend(fontsize=8, loc="lower left")
+    axes[0].legend(loc="lower left")
     return figure
 
 
+@plots.style()
 def plot_packing(records: Sequence[dict]):
     """Fullness against the budget for each distribution, documents cut by the stream, and seconds of best fit."""
     counted = [r for r in records if r["what"] == "fullness"]
     names = list(dict.fromkeys(r["lengths"] for r in counted))
     timed = [r for r in records if r["what"] == "packing_seconds"]
-    figure, axes = _figure(13, 7.6, 3, timed, rows=-(-(len(names) + 3) // 3))
+    figure, axes = plots.panels(13, 7.6, 3, timed, rows=-(-(len(names) + 3) // 3))
     for ax in axes[len(names) + 2 :]:
         ax.set_axis_off()  # the legend's place
     lowest = min(r["value"] for r in counted)
     for ax, name in zip(axes, names, strict=False):
         for method in (*PACKERS, "shuffled stream"):
             mine = [r for r in counted if r["lengths"] == name and r["model"] == method]
-            _line(ax, [r["multiple"] for r in mine], [100 * r["value"] for r in mine], method)
+            plots.draw_line(ax, [r["multiple"] for r in mine], [100 * r["value"] for r in mine], LOOKS[method], method)
         _budget_axis(ax, mine)
         ax.set(title=f"{name}: {mine[0]['documents']:,} documents", ylim=(100 * lowest - 2, 101.5))
         ax.set_ylabel("places that hold a token (%)")
-    axes[-1].legend(*axes[0].get_legend_handles_labels(), title="fullness", loc="center left", frameon=False)
+    axes[-1].legend(*axes[0].get_legend_handles_labels(), title="fullness", loc="center left")
     ax = axes[len(names)]
-    for name, style in zip(names, (plots.STYLES["ModernBERT"], *plots.MORE_STYLES), strict=False):
+    for name, style in zip(names, plots.MORE_STYLES, strict=False):
         mine = [r for r in records if r["what"] == "documents_cut" and r["lengths"] == name]
         ax.plot([r["multiple"] for r in mine], [100 * r["value"] for r in mine], label=name, **style)
     _budget_axis(ax, mine)
     ax.set(title="A stream cuts documents", ylabel="documents cut (%)", ylim=(0, None))
-    ax.legend(fontsize=8)
+    ax.legend()
     _plot_seconds(axes[len(names) + 1], timed)
     return figure
 
 
 def _budget_axis(ax, mine: Sequence[dict]) -> None:
-    from matplotlib.ticker import NullLocator
-
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks([r["multiple"] for r in mine], [f"{r['multiple']}" for r in mine])
-    ax.set_xlabel("row's budget / longest sequence, log scale")
+    plots.octaves(ax, [r["multiple"] for r in mine], "row's budget / longest sequence, log scale")
 
 
 def _plot_seconds(ax, timed: Sequence[dict]) -> None:
@@ -505,31 +483,30 @@ def _plot_seconds(ax, timed: Sequence[dict]) -> None:
 
     for name in ("loops", "buckets"):
         mine = [r for r in timed if r["model"] == name]
-        _line(ax, [r["documents"] for r in mine], [1000 * r["value"] for r in mine], name)
+        plots.draw_line(ax, [r["documents"] for r in mine], [1000 * r["value"] for r in mine], LOOKS[name], name)
     ax.set(xscale="log", yscale="log", title="Best fit: the same rows, two codes", xlabel="documents, log scale")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks([r["documents"] for r in mine], [f"{r['documents']:,}" for r in mine])
     ax.set_ylabel("time (ms), log scale")
-    ax.legend(fontsize=8)
+    ax.legend()
 
 
+@plots.style()
 def plot_training(records: Sequence[dict]):
     """Held-out loss against tokens and against seconds for each way, and the tokens of each training step."""
     from matplotlib.ticker import EngFormatter
 
     chosen = [r for r in records if r["what"] in ("held_out_loss", "train_loss") and r["model"] in LOOKS]
-    figure, axes = _figure(14, 4.2, 3, chosen)
+    figure, axes = plots.panels(14, 4.2, 3, chosen)
     ways = list(dict.fromkeys(r["model"] for r in chosen))
     for ax, (x, label) in zip(axes, (("tokens", "real tokens seen"), ("seconds", "training time (s)")), strict=False):
         for way in ways:
             mine = [r for r in chosen if r["what"] == "held_out_loss" and r["model"] == way]
             under = dict(linewidth=6, alpha=0.35) if way == "padded" else dict(alpha=0.85)  # the same curve over tokens
-            _line(ax, [r[x] for r in mine], [r["value"] for r in mine], way, **under)
-        entropy = next((r["value"] for r in records if r["what"] == "unigram_entropy"), None)
-        if entropy is not None:
-            ax.axhline(entropy, color=plots.FAINT, linestyle=(0, (2, 2)), linewidth=1, label="unigram entropy")
+            plots.draw_line(ax, [r[x] for r in mine], [r["value"] for r in mine], LOOKS[way], way, **under)
+        plots.entropy_line(ax, records)
         ax.set(xlabel=label, ylabel="held-out loss (nats)", title=f"Loss against {x}")
-    axes[0].legend(fontsize=8)
+    axes[0].legend()
     axes[0].xaxis.set_major_formatter(EngFormatter(sep=" "))
     for way in ways:
         if way != "unpadded":  # the same batches as padded
@@ -537,38 +514,35 @@ def plot_training(records: Sequence[dict]):
             name = "unpadded" if way == "padded" else way
             label = "padded and unpadded" if way == "padded" else way
             ranked = sorted(real)
-            axes[2].plot(range(1, len(real) + 1), ranked, label=label, linewidth=1.8,
-                         **{**LOOKS[name], "marker": ""})  # fmt: skip
+            axes[2].plot(range(1, len(real) + 1), ranked, label=label, **LOOKS[name] | dict(marker=""))
     axes[2].set(xlabel="training step, ranked by its tokens", ylabel="real tokens of the step", ylim=(0, None))
     axes[2].set_title("How even the steps are")
-    axes[2].legend(fontsize=8)
+    axes[2].legend()
     return figure
 
 
+@plots.style()
 def picture_rectangles(by_spread: dict[str, list[int]], batch_size: int):
     """The first batch of each spread as a rectangle, real tokens dark and pads white."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 2.5), layout="constrained")
-    for ax, (name, lengths) in zip(figure.subplots(1, len(by_spread)), by_spread.items(), strict=True):
+    figure, axes = plots.panels(12, 2.5, len(by_spread))
+    for ax, (name, lengths) in zip(axes, by_spread.items(), strict=True):
         first = torch.tensor(lengths[:batch_size])
         real_BS = torch.arange(int(first.max())) < first[:, None]
-        ax.imshow(real_BS.numpy(), cmap="Greys", vmin=0, vmax=1.3, aspect="auto", interpolation="nearest")
+        ax.imshow(real_BS.numpy(), vmin=0, vmax=1.3, aspect="auto", interpolation="nearest")
+        plots.frame_image(ax)
         ax.set(title=f"{name}: {(~real_BS).float().mean():.0%} pads", xlabel="place in the row")
     figure.axes[0].set_ylabel("sequence")
     return figure
 
 
+@plots.style()
 def picture_packing(lengths: Sequence[int], token_budget: int):
     """Rows of documents as bars, for first fit, best fit and the stream; a document that was cut is hatched."""
-    from matplotlib.figure import Figure
-
     stream = shuffled_stream(lengths, token_budget)
     cut = cut_documents(stream)
     packed = {name: [[(d, lengths[d]) for d in row] for row in packer(lengths, token_budget)]
               for name, packer in PACKERS.items() if name != "best fit"}  # fmt: skip
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
-    axes = figure.subplots(1, 3)
+    figure, axes = plots.panels(12, 3.4, 3)
     for ax, (name, rows) in zip(axes, {**packed, "shuffled stream": stream}.items(), strict=True):
         for place, row in enumerate(rows):
             left = 0
@@ -581,25 +555,24 @@ def picture_packing(lengths: Sequence[int], token_budget: int):
         ax.set(title=f"{name}: {len(rows)} rows, {full:.1%} full", xlim=(0, token_budget), xlabel="tokens")
         ax.set_ylim(max(len(rows_of) for rows_of in (*packed.values(), stream)) - 0.4, -0.6)
         ax.set_yticks(range(len(rows)))
+        ax.grid(False)
     axes[0].set_ylabel("row")
     axes[2].set_title(f"{axes[2].get_title()}, {len(cut)} cut")
     return figure
 
 
 @torch.inference_mode()
+@plots.style()
 def picture_leak(model: MaskedLM, a: list[int], b: list[int], other: list[int], device):
     """How far each token's logits move when document B, after A in one row, is exchanged for `other`'s first tokens."""
-    from matplotlib.figure import Figure
-
     both = min(len(b), len(other))
     (ids, layout), (ids_other, _) = (pack([a, x[:both]], device) for x in (b, other))
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    ax = figure.subplots()
-    looks = {"in sight of each other": (one_document(layout), "padded"), "apart": (layout, "unpadded")}
+    figure, (ax,) = plots.panels(9, 3, 1)
+    layouts = {"in sight of each other": one_document(layout), "apart": layout}
     with model_mode(model, training=False):
-        for name, (used, look) in looks.items():
+        for (name, used), look in zip(layouts.items(), plots.MORE_STYLES, strict=False):
             before, after = (model(x, layout=used).logits.float() for x in (ids, ids_other))
-            style = {**LOOKS[look], "marker": "", "label": f"documents {name}"}
+            style = {**look, "marker": "", "label": f"documents {name}"}
             ax.plot((before - after).abs().amax(dim=-1).tolist(), linewidth=1.5, **style)
     ax.axvline(len(a) - 0.5, color="black", linewidth=1)
     ax.set_yscale("symlog", linthresh=1e-3)
@@ -609,7 +582,7 @@ def picture_leak(model: MaskedLM, a: list[int], b: list[int], other: list[int], 
         ylabel="largest change of a logit,\nlog scale above 0.001",
     )
     ax.set_title("B is exchanged: which logits move?")
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(loc="lower right")
     return figure
 
 

@@ -168,7 +168,7 @@ class Run:
         text = replace(sizes, rates=(), seeds=(), steps=0)
         facts = [
             FORMAT,
-            self.variant.config.to_dict(),
+            self.variant.config.identity(),
             self.learning_rate,
             self.seed,
             self.steps,
@@ -380,10 +380,9 @@ def table(records: Sequence[dict], baseline: str) -> str:
                    if r["what"] == what and r["model"] == model and r.get("purpose") == "final"}  # fmt: skip
         return sum(by_seed.values()) / len(by_seed)
 
-    lines = [
-        f"{'':<34}{'loss':>8}{'acc.':>7}{'difference (95 %)':>26}{'tokens/s':>10}{'MiB':>7}{'rate':>8}"
-        f"{'parameters':>12}"
-    ]
+    seeds = max((len(d.by_seed) for d in differences.values()), default=1)
+    interval_of = "difference (95 %)" if seeds > 2 else "difference [by seed]"  # of two, the interval is their range
+    lines = [f"{'':<34}{'loss':>8}{'acc.':>7}{interval_of:>26}{'tokens/s':>10}{'MiB':>7}{'rate':>8}{'parameters':>12}"]
     for model in past:
         d = differences.get(model)
         interval = f" [{d.low:+.3f}, {d.high:+.3f}]" if d and len(d.by_seed) > 1 else ""  # one seed has none

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runtime import write_jsonl
+from ..runtime import read_jsonl, write_jsonl
 from . import plots
 from .ablation import paired_differences, past_plateau
+from .evidence import SCALES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
+@plots.style()
 def plot_ablation(records: Sequence[dict], baseline: str, title: str = "Ablation") -> Figure:
     """Held-out loss of the final runs against tokens and seconds, a line for each seed, and how far each variant ends
     from the baseline. The title names the variants that have not left the plateau at the unigram entropy.
@@ -23,18 +25,20 @@ def plot_ablation(records: Sequence[dict], baseline: str, title: str = "Ablation
     final = [r for r in records if r.get("purpose") == "final"]
     entropy = [r for r in records if r["what"] == "unigram_entropy"]
     figure = plots.new_figure(12, 5.2)
-    figure.subplots_adjust(left=0.055, right=0.985, top=0.8, bottom=0.3, wspace=0.25)
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 0.9))
     for ax, x in zip(axes, ("tokens", "seconds"), strict=False):
         _curves(ax, final, entropy, x)
     _differences(axes[2], final, baseline)
     handles, names = axes[0].get_legend_handles_labels()
     unique = {name: handle for handle, name in zip(handles, names, strict=True) if name != "unigram entropy"}
+    columns = min(4, len(unique))
     figure.legend(
-        unique.values(), unique.keys(), loc="lower center", ncols=min(4, len(unique)), frameon=False, fontsize=9,
-        bbox_to_anchor=(0.5, 0.06), handlelength=3.5,
+        unique.values(), unique.keys(), loc="lower center", ncols=columns, bbox_to_anchor=(0.5, 0.05), handlelength=3.5,
     )  # fmt: skip
-    figure.suptitle(_title(final, entropy, title), fontsize=11)
+    words, rows = _title(final, entropy, title), -(-len(unique) // columns)
+    figure.suptitle(words)
+    top, bottom = 0.9 - 0.045 * len(words.splitlines()), 0.18 + 0.045 * rows
+    figure.subplots_adjust(left=0.055, right=0.985, top=top, bottom=bottom, wspace=0.25)
     return plots.finish(figure, [r for r in final if "how" not in r], own=True)
 
 
@@ -49,7 +53,6 @@ def _title(final: Sequence[dict], entropy: Sequence[dict], title: str) -> str:
 
 
 def _curves(ax: Axes, final: Sequence[dict], entropy: Sequence[dict], x: str) -> None:
-    plots.figure_for(ax)
     losses = [r for r in final if r["what"] == "held_out_loss"]
     for model in plots.model_names(losses):
         for points in plots.by_seed([r for r in losses if r["model"] == model], x):
@@ -77,10 +80,9 @@ def _differences(ax: Axes, final: Sequence[dict], baseline: str) -> None:
     ax.set_yticks([])
     ax.set_ylim(len(rows) - 0.5, -0.8)
     ax.margins(x=0.25)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.grid(True, axis="x", color="#dddddd", linewidth=0.6)
+    ax.spines["left"].set_visible(False)
     ax.set_xlabel(f"final loss minus {baseline}'s (nats)")
-    ax.set_title("Left of 0 is better; points are seeds")
+    ax.set_title("Left of 0: lower loss; points are seeds")
     ax.locator_params(axis="x", nbins=5)
 
 
@@ -90,3 +92,12 @@ def keep_and_draw(records: Sequence[dict], baseline: str, name: str, scale: str,
     write_jsonl(path, records)
     picture = plots.save(plot_ablation(records, baseline, f"Ablation {name}"), folder / f"ablation-{name}.png")
     return [path, picture]
+
+
+def redraw(figures: str | Path = "figures") -> list[Path]:
+    """The picture of the ladder again, from the best records that are kept of it; nothing where there are none."""
+    for scale in SCALES:
+        for path in sorted((Path(figures) / "measurements").glob(f"*/ablation-ladder-{scale}.jsonl")):
+            drawn = plot_ablation(read_jsonl(path), "BERT", "Ablation ladder")
+            return [plots.save(drawn, Path(figures) / "ablation-ladder.png")]
+    return []

@@ -7,8 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..runtime import write_jsonl
-from .plots import FAINT, MORE_STYLES, STYLES, finish, new_figure, plain_number, save, ticks_within_decades
+from ..runtime import read_jsonl, write_jsonl
+from .evidence import NO_GPU
+from .plots import (
+    FAINT,
+    MORE_STYLES,
+    STYLES,
+    draw_line,
+    finish,
+    new_figure,
+    octaves,
+    plain_number,
+    save,
+    style,
+    ticks_within_decades,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +32,19 @@ LOOKS = {
     "ours": dict(color=STYLES["ModernBERT"]["color"], hatch=""),
     "modernbert": dict(color=MORE_STYLES[2]["color"], hatch="//"),
     "bert": dict(color=STYLES["BERT"]["color"], hatch=".."),
-    "roberta": dict(color=STYLES["BERT"]["color"], hatch="xx"),
+    "roberta": dict(color=MORE_STYLES[0]["color"], hatch="xx"),
     "deberta": dict(color=MORE_STYLES[1]["color"], hatch="\\\\"),
 }
+
+ATTENTION_LOOKS = [STYLES["ModernBERT"], STYLES["BERT"]]  # local, global
+MEMORY_LOOKS = [STYLES["ModernBERT"], MORE_STYLES[2]]  # ours, transformers'
+
+
+def redraw(figures: str | Path = "figures") -> list[Path]:
+    """The committed picture again, from what a GPU did, else a CPU; nothing where no run is kept."""
+    found = sorted((Path(figures) / "measurements").glob("*/bench-base.jsonl"))
+    found.sort(key=lambda path: path.parent.name.startswith(NO_GPU))
+    return [save(plot_bench(read_jsonl(found[0])), Path(figures) / "bench.png")] if found else []
 
 
 def keep_and_draw(records: Sequence[dict], figures: str | Path) -> list[Path]:
@@ -33,6 +56,7 @@ def keep_and_draw(records: Sequence[dict], figures: str | Path) -> list[Path]:
     return [kept, save(plot_bench(records), Path(figures) / name)]
 
 
+@style()
 def plot_bench(records: Sequence[dict]) -> Figure:
     """A panel of bars for each case: real tokens per second, with the ratio to transformers' ModernBERT; then time and
     memory against length. Rows that did not run are named with the reason. Raises `InputError` where nothing was
@@ -46,16 +70,17 @@ def plot_bench(records: Sequence[dict]) -> Figure:
     panels = [[r for r in speeds if (r["task"], r["batch"], r["length"]) == case] for case in cases]
     pairs = [panels[i : i + 2] for i in range(0, len(panels), 2)]
     heights = [0.26 * max(len(panel) for panel in pair) + 0.2 for pair in pairs] + [3.0] * bool(costs)
-    figure = new_figure(12, sum(heights) + 0.75 * len(heights) + 0.8)
-    top, bottom = 1 - 0.6 / figure.get_figheight(), 0.75 / figure.get_figheight()
-    gap = 0.75 * len(heights) / sum(heights)  # inches, as a share of the mean panel
+    between = 0.95  # inches from one row of panels to the next, for names of axes and titles
+    figure = new_figure(12, sum(heights) + between * len(heights) + 0.7)
+    top, bottom = 1 - 0.7 / figure.get_figheight(), 0.75 / figure.get_figheight()
+    gap = between * len(heights) / sum(heights)  # as a share of the mean panel
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, left=0.2, right=0.985, top=top, bottom=bottom,
                                wspace=0.55, hspace=gap)  # fmt: skip
     for i, panel in enumerate(panels):
         _bars(figure.add_subplot(grid[i // 2, i % 2]), panel)
     if costs:
-        _against_length(figure.add_subplot(grid[-1, 0]), *_attention_curves(costs))
-        _against_length(figure.add_subplot(grid[-1, 1]), *_memory_curves(costs))
+        _against_length(figure.add_subplot(grid[-1, 0]), *_attention_curves(costs), ATTENTION_LOOKS)
+        _against_length(figure.add_subplot(grid[-1, 1]), *_memory_curves(costs), MEMORY_LOOKS)
     size = next((r["size"] for r in records if r.get("size")), "")
     title = f"Real tokens per second, {size} size; x: ratio to transformers' ModernBERT (sdpa) on the same batch"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
@@ -70,24 +95,23 @@ def _bars(ax: Axes, panel: Sequence[dict]) -> None:
     for place, r in enumerate(panel):
         if r["value"] is None:
             ax.annotate(_short(r["failed"] or "not run"), (0, place), xytext=(4, 0), textcoords="offset points",
-                        va="center", fontsize=7, color=FAINT)  # fmt: skip
+                        va="center", fontsize=7.5, color=FAINT)  # fmt: skip
             continue
         look = LOOKS["ours" if r["package"] == "modernbert_edu" else r["row"].split()[0]]
         ax.barh(place, r["value"], height=0.72, xerr=(r["spread"] or 0) / 2, edgecolor="white", **look)
         ratio = f"  {r['value'] / base:.2f}x" if base else ""
         end = r["value"] + (r["spread"] or 0) / 2
-        ax.annotate(f"{r['value']:,.0f}{ratio}", (end, place), xytext=(4, 0), textcoords="offset points", va="center",
-                    fontsize=8)  # fmt: skip
+        ax.annotate(f"{r['value']:,.0f}{ratio}", (end, place), xytext=(4, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(panel)), [r["model"] for r in panel], fontsize=8)
     ax.set_ylim(len(panel) - 0.4, -0.6)
     ax.set_xlim(0, 1.35 * longest)
-    ax.tick_params(axis="x", labelsize=8)
     ax.xaxis.set_major_formatter(plain_number)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(False, axis="y")
     first = panel[0]
     tokens, sequences = first["tokens_in_batch"], first["sequences"]
     batch = f"{sequences} sequence{'s' * (sequences > 1)}, {tokens:,} real tokens"
-    ax.set_title(f"{first['task']}, {first['batch']} {first['length']:,} ({batch})", fontsize=9, loc="left")
+    ax.set_title(f"{first['task']}, {first['batch']} {first['length']:,} ({batch})", loc="left", fontsize=9)
+    ax.set_xlabel("real tokens per second (tokens/s)")
 
 
 def _short(text: str, limit: int = 58) -> str:
@@ -116,26 +140,17 @@ def _power(costs: Sequence[dict], kind: str) -> str:
     return f": power {found[-1]:.2f}" if found else ""
 
 
-def _against_length(ax: Axes, title: str, unit: str, curves: dict[str, list[tuple[float, float]]]) -> None:
+def _against_length(
+    ax: Axes, title: str, unit: str, curves: dict[str, list[tuple[float, float]]], looks: Sequence[dict]
+) -> None:
     """Both axes logarithmic: a power of the length is a straight line, its exponent the slope."""
-    from matplotlib.ticker import NullLocator
-
-    for (name, points), style in zip(curves.items(), STYLES.values(), strict=False):
+    for (name, points), look in zip(curves.items(), looks, strict=True):
         if points:
-            # The darker, solid style goes to the first curve, which is the one the text is about.
-            look = STYLES["ModernBERT"] if style is STYLES["BERT"] else STYLES["BERT"]
-            ax.plot(*zip(*points, strict=True), label=name, linewidth=1.8, markersize=5, **look)
-    lengths = sorted({x for points in curves.values() for x, _ in points})
-    ax.set_xscale("log", base=2)
+            draw_line(ax, *zip(*points, strict=True), look, name, markersize=7 if len(points) == 1 else 5)
     ax.set_yscale("log")
     ticks_within_decades(ax)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(lengths, [f"{n:,}" for n in lengths])
-    ax.tick_params(labelsize=8)
-    ax.set_xlabel("tokens, log scale", fontsize=8)
-    ax.set_ylabel(f"{unit}, log scale", fontsize=8)
-    ax.set_title(title, fontsize=9, loc="left")
-    ax.grid(True, color="#dddddd", linewidth=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
-    if lengths:
-        ax.legend(fontsize=8, frameon=False, loc="lower right")
+    octaves(ax, sorted({x for points in curves.values() for x, _ in points}), "tokens, log scale")
+    ax.set_ylabel(f"{unit}, log scale")
+    ax.set_title(title, loc="left")
+    if any(curves.values()):
+        ax.legend(loc="lower right")

@@ -169,7 +169,8 @@ def describe(records: Sequence[dict]) -> str:
         return f"BERT's best seed ends at {s['loss']:.2f} nats; {runs} never do"
     parts = [f"{np.mean(s[axis]['modernbert']):,.0f} {axis} where BERT spent {np.mean(s[axis]['bert']):,.0f}, "
              f"{s[axis]['ratio']:.1f} times as many" for axis in ("tokens", "seconds")]  # fmt: skip
-    return f"to come to the {s['loss']:.2f} nats at which BERT's best seed ends, ModernBERT needs {', and '.join(parts)}"
+    goal = f"to come to the {s['loss']:.2f} nats at which BERT's best seed ends"
+    return f"{goal}, ModernBERT needs {', and '.join(parts)}"
 
 
 def _words(ratio: float | None, axis: str) -> str:

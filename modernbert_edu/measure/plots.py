@@ -6,7 +6,7 @@ comes from ("device", "torch", "dtype", "backend", ...). Records of one run go i
 repeated, the later record counts.
 
 Every series has its own colour, grey level, line style and marker, so that a figure survives a grey printer and a
-colour-blind reader. Lines are named where they end.
+colour-blind reader. Lines are named where they end. What all figures have in common stands in course.mplstyle.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import os
 import textwrap
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # matplotlib takes a second to import, so the functions that 
 
 Record = dict
 MIB = 2**20
-DPI = 110
+STYLE_FILE = Path(__file__).with_name("course.mplstyle")
 
 # Dark against light first, then colours that colour-blind readers tell apart (after Okabe and Ito).
 STYLES = {
@@ -43,11 +43,28 @@ MORE_STYLES = [
 ]
 HATCHES = ["//", "", "..", "xx", "\\\\", "++"]
 FAINT = "#666666"
+EDGE = dict(markeredgecolor="white")  # points that touch stay apart; no style file can say so without hiding crosses
+BARS = dict(elinewidth=1)  # a line's error bars are thinner than the line
+
+
+@contextmanager
+def style():
+    """The course's look, for the time of a `with` block or, as `@style()`, of every call of a function that draws.
+
+    Matplotlib asks its settings at three times: when axes are made, when something is drawn on them, and, for tick
+    labels, when the file is written. So the look must hold over the whole function, and `png_bytes` puts it on again.
+    It begins from matplotlib's defaults, not from the reader's settings, and these come back at the end.
+    """
+    from matplotlib.style import context
+
+    with context(STYLE_FILE, after_reset=True):
+        yield
 
 
 # ------------------------------------------------------------------------------------------------ public figures
 
 
+@style()
 def plot_learning(
     records: Sequence[Record], *, what: str = "held_out_loss", x: str = "tokens", ax: Axes | None = None
 ) -> Figure:
@@ -77,6 +94,7 @@ def plot_learning(
     return finish(figure, chosen, own)
 
 
+@style()
 def plot_speed(records: Sequence[Record], *, log: bool = True, ax: Axes | None = None) -> Figure:
     """Real tokens per second of the forward pass against sequence length, and for the mixed batch where recorded.
 
@@ -89,6 +107,7 @@ def plot_speed(records: Sequence[Record], *, log: bool = True, ax: Axes | None =
     return finish(figure, chosen, own)
 
 
+@style()
 def plot_memory(records: Sequence[Record], *, log: bool = True, ax: Axes | None = None) -> Figure:
     """Memory of a training step in MiB against sequence length, and for the mixed batch where recorded.
 
@@ -97,16 +116,17 @@ def plot_memory(records: Sequence[Record], *, log: bool = True, ax: Axes | None 
     chosen = select(records, "train_memory_bytes", unit="bytes")
     figure, ax, own = figure_for(ax)
     _against_length(ax, chosen, scale=MIB, label="memory of a training step (MiB)", log=log)
-    ax.set_title("Memory: forward and backward")
+    ax.set_title(memory_title(chosen))
     return finish(figure, chosen, own)
 
 
+@style()
 def plot_mixed(records: Sequence[Record]) -> Figure:
     """Two pairs of bars for the batch of mixed lengths: real tokens per second, and memory of a training step."""
     mixed = [record for record in records if record.get("batch") == "mixed"]
     panels = [
         ("forward_tokens_per_second", "tokens/s", 1, "real tokens per second (tokens/s)", "Speed: forward pass"),
-        ("train_memory_bytes", "bytes", MIB, "memory of a training step (MiB)", "Memory: forward and backward"),
+        ("train_memory_bytes", "bytes", MIB, "memory of a training step (MiB)", memory_title(mixed)),
     ]
     figure = new_figure(8, 4.2)
     figure.subplots_adjust(left=0.1, right=0.98, top=0.79, bottom=0.24, wspace=0.3)
@@ -116,7 +136,7 @@ def plot_mixed(records: Sequence[Record]) -> Figure:
         ax = figure.add_subplot(1, 2, place)
         _bars(ax, chosen, scale)
         ax.set_ylabel(label)
-        ax.set_title(f"{title}\n{_ratio_in_words(chosen)}", fontsize=10)
+        ax.set_title(f"{title}\n{_ratio_in_words(chosen)}")
         used += chosen
     pads = next((record["pads"] for record in used if record.get("pads") is not None), None)
     padding = "" if pads is None else f": {pads:.0%} of the padded rectangle is padding"
@@ -124,6 +144,7 @@ def plot_mixed(records: Sequence[Record]) -> Figure:
     return finish(figure, used, own=True)
 
 
+@style()
 def plot_tour(records: Sequence[Record]) -> Figure:
     """The whole comparison in one picture: learning twice, speed, memory; the title is `tour_claim` of the records.
 
@@ -165,10 +186,11 @@ def tour_claim(records: Sequence[Record], new: str = "ModernBERT", old: str = "B
     return f"{claim}\nHeld-out loss at the end of training: {new} {here:.2f} nats, {old} {there:.2f} nats."
 
 
+@style()
 def png_bytes(figure: Figure) -> bytes:
     """The figure as a PNG. It bears no date and no version, so the same records give the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -279,29 +301,61 @@ def _ratio_in_words(records: Sequence[Record]) -> str:
 # ------------------------------------------------------------------------------------------------ drawing
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure that belongs to nobody: pyplot, and with it the choice of a window system, is never touched.
+@style()
+def new_figure(width: float, height: float, **options) -> Figure:
+    """A figure (inches) that belongs to nobody: pyplot, and with it the choice of a window system, is never touched.
 
     The price is that a notebook does not know how to show it, so it is told.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI)
+    figure = Figure(figsize=(width, height), **options)
     figure._repr_png_ = lambda: png_bytes(figure)
     return figure
 
 
+@style()
+def panels(
+    width: float, height: float, columns: int, records: Sequence[Record] = (), rows: int = 1, **options
+) -> tuple[Figure, list[Axes]]:
+    """A figure that lays itself out and its axes, row by row; with `records`, a footer that names the device.
+
+    `options` go to `Figure.subplots`.
+    """
+    figure = new_figure(width, height, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options).flatten().tolist()
+    if records:
+        figure.get_layout_engine().set(rect=(0, 0.4 / height, 1, 1 - 0.4 / height))
+        finish(figure, records, own=True)
+    return figure, axes
+
+
+@style()
 def figure_for(ax: Axes | None) -> tuple[Figure, Axes, bool]:
     """The axes to draw on, with their figure, and whether the figure is ours to finish."""
-    own = ax is None
-    if own:
-        figure = new_figure(6.5, 4.4)
-        figure.subplots_adjust(left=0.13, right=0.83, top=0.92, bottom=0.21)
-        ax = figure.add_subplot()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(True, color="#dddddd", linewidth=0.6)
-    ax.set_axisbelow(True)
-    return ax.figure, ax, own
+    if ax is not None:
+        return ax.figure, ax, False
+    figure = new_figure(6.5, 4.4)
+    figure.subplots_adjust(left=0.13, right=0.83, top=0.92, bottom=0.21)
+    return figure, figure.add_subplot(), True
+
+
+def frame_image(ax: Axes) -> None:
+    """Axes that hold a picture of numbers: a frame around it, and no grid over it."""
+    ax.grid(False)
+    ax.spines[:].set_visible(True)
+
+
+def draw_line(ax: Axes, xs: Sequence[float], ys: Sequence[float], look: dict, label: str | None = None, **more) -> None:
+    """A line in one of the STYLES, its points with a white edge; `more` overrides."""
+    ax.plot(xs, ys, label=label, **EDGE | look | more)
+
+
+def legend_below(figure: Figure, ax: Axes, columns: int | None = None) -> None:
+    """One legend for all panels, between them and the footer."""
+    handles, names = ax.get_legend_handles_labels()
+    place = dict(loc="lower center", bbox_to_anchor=(0.5, 0.24 / figure.get_figheight()), handlelength=3.5)
+    figure.legend(handles, names, ncols=columns or len(names), **place)
 
 
 def finish(figure: Figure, records: Sequence[Record], own: bool) -> Figure:
@@ -329,21 +383,31 @@ def style_of(records: Sequence[Record], model: str) -> dict:
 
 
 def line_style(records: Sequence[Record], model: str) -> dict:
-    return {**style_of(records, model), "linewidth": 1.8, "markersize": 5, "markeredgecolor": "white"}
+    return {**style_of(records, model), **EDGE}
+
+
+def entropy_line(ax: Axes, records: Sequence[Record], upright: bool = False) -> float | None:
+    """A dashed line at the unigram entropy, what knowing only how frequent each token is gives: -> it, or None."""
+    entropies = [record["value"] for record in records if record.get("what") == "unigram_entropy"]
+    if not entropies:
+        return None
+    line = ax.axvline if upright else ax.axhline
+    line(entropies[-1], color=FAINT, linestyle=(0, (2, 2)), linewidth=1, label="unigram entropy")
+    return entropies[-1]
 
 
 def unigram_line(ax: Axes, records: Sequence[Record], final_values: list[float]) -> None:
-    entropies = [record["value"] for record in records if record.get("what") == "unigram_entropy"]
-    if not entropies:
+    """`entropy_line` with its value written at it, away from where the curves end."""
+    entropy = entropy_line(ax, records)
+    if entropy is None:
         return
-    entropy = entropies[-1]
-    ax.axhline(entropy, color=FAINT, linestyle=(0, (2, 2)), linewidth=1, label="unigram entropy")
     # A curve on the plateau runs close to this line: write on the side where it is not.
     nearest = min(final_values, key=lambda value: abs(value - entropy))
     place = dict(xytext=(0, -4), va="top") if nearest > entropy else dict(xytext=(0, 3), va="bottom")
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, entropy - 0.08 * (high - low)), high)  # room for the words above the axis
     place |= dict(xy=(1, entropy), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
+    place["bbox"] = dict(facecolor="white", edgecolor="none", alpha=0.8, pad=1)  # a curve may still pass behind it
     ax.annotate(f"unigram entropy {entropy:.2f}", **place, fontsize=8, color=FAINT)
 
 
@@ -370,10 +434,10 @@ def _against_length(ax: Axes, records: Sequence[Record], scale: float, label: st
     has_mixed = any(_mixed(records, model) for model in model_names(records))
     ax.set_xscale("log", base=2)
     ax.set_yscale("log" if log else "linear")
-    ax.set_ylabel(f"{label}, log scale" if log else label, fontsize=9)
+    ax.set_ylabel(f"{label}, log scale" if log else label)
     ends = []
     for model in model_names(records):
-        style = {**line_style(records, model), "capsize": 3, "elinewidth": 1}
+        style = line_style(records, model) | BARS
         points = [(length, record) for length, record in _by_length(records, model).items()]
         if points:
             ends.append(_points_with_spread(ax, model, points, scale, style))
@@ -390,6 +454,13 @@ def _against_length(ax: Axes, records: Sequence[Record], scale: float, label: st
     label_ends(ax, records, ends)
 
 
+def memory_title(records: Sequence[Record]) -> str:
+    """What was counted: what a forward pass keeps for the backward pass, or the most that a whole step held."""
+    how = distinct([record for record in records if record.get("what") == "train_memory_bytes"], "how")
+    kept = how.startswith(("kept", "tensors kept"))
+    return "Memory: kept for the backward pass" if kept else "Memory: forward and backward"
+
+
 def _points_with_spread(
     ax: Axes, model: str, points: list[tuple[int, Record]], scale: float, style: dict, label: str = ""
 ) -> tuple[str, float, float]:
@@ -402,15 +473,23 @@ def _points_with_spread(
 
 
 def _ticks_at_lengths(ax: Axes, lengths: list[int], mixed_x: int | None) -> None:
-    from matplotlib.ticker import NullLocator
-
-    names = [f"{length:,}" for length in lengths]
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks([*lengths, mixed_x] if mixed_x else lengths, [*names, "mixed"] if mixed_x else names)
+    octaves(ax, lengths, "sequence length (tokens), log scale")
     if mixed_x:
+        names = [f"{length:,}" for length in lengths]
+        ax.set_xticks([*lengths, mixed_x], [*names, "mixed"])
         ax.axvline(mixed_x / 2**0.5, color=FAINT, linewidth=0.8)
     ax.set_xlim(lengths[0] / 1.25, (mixed_x or lengths[-1]) * 1.25)
-    ax.set_xlabel("sequence length (tokens), log scale", fontsize=9)
+
+
+def octaves(ax: Axes, at: Sequence[int], label: str, slanted: bool = False) -> None:
+    """An x axis on which doubling is a step, with ticks at these numbers; slanted words where there are many."""
+    from matplotlib.ticker import NullLocator
+
+    slant = dict(rotation=45, ha="right", rotation_mode="anchor") if slanted else {}
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(at, [f"{n:,}" for n in at], **slant)
+    ax.set_xlabel(label)
 
 
 def ticks_within_decades(ax: Axes) -> None:
@@ -437,13 +516,13 @@ def _bars(ax: Axes, records: Sequence[Record], scale: float) -> None:
         style = dict(color=style_of(records, model)["color"], hatch=HATCHES[place % len(HATCHES)], edgecolor="white")
         ax.bar(place, value, width=0.6, yerr=half or None, capsize=4, **style)
         text = f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-        ax.annotate(text, (place, value + half), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9)
+        ax.annotate(text, (place, value + half), xytext=(0, 3), textcoords="offset points", ha="center")
     slant = dict(rotation=25, ha="right", rotation_mode="anchor") if len(models) > 3 else {}
     ax.set_xticks(range(len(models)), models, **slant)
     ax.set_xlim(-0.6, len(models) - 0.4)
     ax.margins(y=0.12)
+    ax.grid(False, axis="x")
     ax.yaxis.set_major_formatter(plain_number)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def label_ends(ax: Axes, records: Sequence[Record], ends: list[tuple[str, float, float]], gap: float = 12) -> None:
@@ -456,4 +535,4 @@ def label_ends(ax: Axes, records: Sequence[Record], ends: list[tuple[str, float,
         lowest = height
         place = dict(xytext=(7, height - heights[model]), textcoords="offset points", va="center", ha="left")
         color = style_of(records, model)["color"]
-        ax.annotate(model, (x, y), **place, fontsize=9, fontweight="bold", color=color, annotation_clip=False)
+        ax.annotate(model, (x, y), **place, fontweight="bold", color=color, annotation_clip=False)
