@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .errors import InputError
 
+STOPPED = 130  # the exit status of a command that Ctrl-C ended
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, with its errors as one line like all others; exit status 2 it has already."""
@@ -195,7 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="P",
         help="these parts only: tour, bench, headline-bert, headline-modernbert, "
-        "retrieval-bert-0 ... retrieval-modernbert-1, ladder, lesson-02 ... lesson-12, rates, claims",
+        "retrieval-bert-0 ... retrieval-modernbert-1, ladder, lesson-00 ... lesson-13, rates, claims",
     )
     verb.add_argument("--again", action="store_true", help="measure anew what is recorded already")
     verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
@@ -210,7 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("notebooks", parents=[common], help="run the lessons in order and draw the figures")
     verb.add_argument("--folder", type=Path, default=Path("notebooks"), help="where the lessons are (notebooks)")
     verb.add_argument("--out", type=Path, default=Path("build/course"), help="where executed copies go (build/course)")
-    verb.add_argument("--figures", type=Path, default=Path("figures"), help="where figures are redrawn (figures)")
+    verb.add_argument("--figures", type=Path, help="where figures are redrawn (figures; of another folder OUT/figures)")
     verb.add_argument("--only", nargs="+", metavar="LESSON", help="these lessons only, by the beginning of their names")
     verb.add_argument("--in-place", action="store_true", help="also store the outputs in the lessons themselves")
     verb.set_defaults(run=notebooks)
@@ -276,6 +278,8 @@ def _add_search(verbs, common: argparse.ArgumentParser) -> None:
                       help="folder that keeps every finished run (build/retrieval)")  # fmt: skip
     verb.add_argument("--figures", type=Path, default=None,
                       help="folder for figure and measurements (figures; at quick scale OUT)")  # fmt: skip
+    verb.add_argument("--minutes", type=float, help="stop after so many, between two points of a curve, to be gone on "
+                      "with (default: to the end)")  # fmt: skip
     verb.set_defaults(run=search_compare)
 
     verb = actions.add_parser("train", parents=[common], help="train a model for searching on pairs of your own")
@@ -504,9 +508,12 @@ def search_ask(arguments: argparse.Namespace) -> int:
 
 
 def search_compare(arguments: argparse.Namespace) -> int:
+    import time
+
     from .classroom.scale import get_scale
     from .measure import retrieval_curve as measure
     from .runtime import prepare_output_folder, resolve_device
+    from .tasks.loop import Paused
 
     scale, device = get_scale(arguments.scale), resolve_device(arguments.device)
     out = prepare_output_folder(arguments.out)
@@ -517,7 +524,12 @@ def search_compare(arguments: argparse.Namespace) -> int:
     )
     seeds = scale.search.seeds if arguments.seed is None else (arguments.seed,)
     models = (arguments.only,) if arguments.only else measure.MODELS
-    records = measure.run_curve(data, scale.search, device, out, models, seeds)
+    deadline = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+    try:
+        records = measure.run_curve(data, scale.search, device, out, models, seeds, deadline)
+    except Paused as paused:
+        print(f"{paused}: the {arguments.minutes:g} minutes are over; the same command goes on")
+        return 0
     figures = prepare_output_folder(arguments.figures or (out if scale.name == "quick" else Path("figures")))
     print("kept: " + ", ".join(map(str, measure.keep_and_draw(records, scale.name, device, figures))))
     print(measure.describe(measure.kept(figures)))
@@ -638,29 +650,41 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def record(arguments: argparse.Namespace) -> int:
-    from .classroom.scale import get_scale
-    from .measure.record import choose_parts
-    from .runtime import read_jsonl, resolve_device
+    import time
 
-    device, scale = resolve_device(arguments.device), get_scale(arguments.scale).name
+    from .classroom.scale import get_scale
+    from .measure.record import choose_parts, here, what_is_missing
+    from .runtime import resolve_device
+
+    figures, device, scale = arguments.figures, resolve_device(arguments.device), get_scale(arguments.scale).name
     seed = [] if arguments.seed is None else ["--seed", str(arguments.seed)]
-    records = []
+    records, worst = [], 0
     for name, part in choose_parts(arguments.part).items():
-        path = part.path(arguments.figures, device, scale)
-        if path.exists() and not arguments.again:
-            print(f"{name}: recorded already in {path}; --again measures anew", flush=True)
+        if part.records(figures, device, scale) and not arguments.again:
+            path = part.path(figures, device, scale)
+            print(f"{name}: recorded already in {path} with torch {here()}; --again measures anew", flush=True)
         else:
             print(f"{name}: measuring", flush=True)
             given = ["--device", str(device)] if part.command[0] != "notebooks" else []
             given += seed if given and "--seed" not in part.command else []
-            status = main([*part.command, "--figures", str(arguments.figures), "--scale", scale, *given])
-            if status:
+            begun = time.perf_counter()
+            status = main([*part.command, "--figures", str(figures), "--scale", scale, *given])
+            took = f"{(time.perf_counter() - begun) / 60:.1f} min"
+            print(f"{name}: {f'failed with status {status}' if status else 'done'} after {took}", flush=True)
+            if status == STOPPED:
                 return status
-        # At quick scale the lessons keep nothing: forty steps of training are no evidence.
-        records += read_jsonl(path) if path.exists() else []
+            worst = worst or status  # the other parts are measured all the same
+        records += part.records(figures, device, scale)
     if arguments.json:
         _write_json(arguments.json, records)
-    return 0
+    missing = what_is_missing(figures, device, scale)
+    if scale == "quick":  # forty steps of training are no evidence
+        print("at quick scale the lessons keep nothing")
+    elif missing:
+        print(f"still missing on this device: python -m modernbert_edu record --part {' '.join(missing)}")
+    else:
+        print("nothing is missing on this device")
+    return worst
 
 
 def claims(arguments: argparse.Namespace) -> int:
@@ -686,20 +710,17 @@ def claims(arguments: argparse.Namespace) -> int:
 
 
 def notebooks(arguments: argparse.Namespace) -> int:
-    from . import lessons, tour
-    from .classroom.notebooks import run_notebooks
-    from .measure import headline, retrieval_curve
+    from . import lessons
+    from .classroom.notebooks import figures_of, redraw_figures, run_notebooks
 
     scale = arguments.scale or "quick"
+    figures = arguments.figures or figures_of(arguments.folder, arguments.out)
     results = run_notebooks(
-        arguments.folder, arguments.out, scale=scale, only=arguments.only, in_place=arguments.in_place,
-        figures=arguments.figures,
-    )  # fmt: skip
-    drawn = []
-    if not arguments.only:
-        drawn += tour.redraw(arguments.figures) + headline.redraw(arguments.figures)
-        drawn += retrieval_curve.redraw(arguments.figures)
-    drawn += lessons.redraw(arguments.figures, arguments.only)
+        arguments.folder, arguments.out, scale=scale, only=arguments.only, in_place=arguments.in_place, figures=figures
+    )
+    if arguments.in_place and scale != "quick":
+        lessons.keep_minutes(results, scale, figures)
+    drawn = redraw_figures(figures, arguments.only)
     print(f"figures drawn: {', '.join(map(str, drawn)) or 'none, nothing has been measured yet'}")
     if arguments.json:
         _write_json(arguments.json, [{**vars(result), "executed": str(result.executed)} for result in results])
@@ -729,7 +750,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("modernbert-edu: stopped", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 if __name__ == "__main__":

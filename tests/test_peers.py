@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from modernbert_edu import InputError, Layout
+from modernbert_edu import EncoderConfig, InputError, Layout
 from modernbert_edu.attention import eager
 from modernbert_edu.measure import peers
 
@@ -85,6 +85,42 @@ def test_at_its_best_computes_the_same_loss_from_fewer_logits(theirs):
         )  # fmt: skip
     torch.testing.assert_close(best.loss, plain.loss)
     assert plain.logits.shape[:2] == (2, 60) and best.logits.shape == (int((labels != -100).sum()), 4096)
+
+
+# ---- in our training loop --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(peers.PEERS))
+def test_in_our_loop_a_peer_has_its_own_loss_from_masked_tokens_only(name):
+    model = peers.build_peer(name, "tiny")
+    wrapped = peers.PeerLM(model)
+    input_ids, mask = batch([40, 17])
+    labels = torch.where((torch.arange(40) % 3 == 0) & mask.bool(), input_ids, -100)
+    with torch.inference_mode():
+        plain, out = model(input_ids, mask, labels=labels), wrapped(input_ids, mask, labels=labels)
+        torch.testing.assert_close(out.loss, plain.loss)
+        torch.testing.assert_close(out.masked_logits, plain.logits[labels != -100], atol=1e-4, rtol=1e-4)
+        assert wrapped(input_ids, mask).loss is None
+    assert sum(p.numel() for p in wrapped.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("preset", ["bert-tiny", "bert-small", "bert-base"])
+def test_a_deberta_like_a_bert_is_equally_large(preset):
+    bert = EncoderConfig.preset(preset, vocab_size=1024)
+    with torch.device("meta"):
+        model = peers.deberta_like(bert)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(bert.num_parameters(), rel=0.02)
+
+
+def test_a_deberta_trains_in_our_loop_and_its_weights_come_from_the_seed():
+    bert = EncoderConfig.preset("bert-tiny", vocab_size=128)
+    model, same, other = (peers.deberta_like(bert, seed) for seed in (1, 1, 2))
+    first, second, third = (m.peer.deberta.embeddings.word_embeddings.weight for m in (model, same, other))
+    assert torch.equal(first, second) and not torch.equal(first, third)
+    input_ids = torch.randint(5, 128, (2, 30))
+    loss = model(input_ids, torch.ones_like(input_ids), input_ids).loss
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 # ---- torch_varlen ----------------------------------------------------------------------------------------------------

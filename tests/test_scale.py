@@ -24,7 +24,7 @@ SIZES = {
 }
 SECTIONS = [
     "tour", "vanilla_bert", "tokenizer", "prenorm", "rope", "geglu", "alternating", "unpadding", "pretraining",
-    "extension", "growth", "finetuning", "retrieval", "ablation", "pretrain", "headline", "search",
+    "extension", "growth", "finetuning", "retrieval", "head_to_head", "ablation", "pretrain", "headline", "search",
 ]  # fmt: skip
 
 

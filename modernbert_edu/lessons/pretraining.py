@@ -278,7 +278,7 @@ def _measure_optimizers(data: TextData, sizes: PretrainingScale, device) -> list
 
 RECIPE_COLUMNS = ("field", "BERT", "ModernBERT")
 REASON_COLUMNS = ("field", "value", "why")
-VARIANT_COLUMNS = ("recipe", "peak rate", "loss of each seed (nats)", "minus ModernBERT's [95 %]",
+VARIANT_COLUMNS = ("recipe", "peak rate", "loss of each seed (nats)", "minus ModernBERT's [interval]",
                    "masked tokens right", "waiting for data")  # fmt: skip
 COST_COLUMNS = ("masked", "share of all tokens", "operations", "seconds", "MiB kept for backward")
 OPTIMIZER_COLUMNS = ("optimizer", "milliseconds a step", "bytes of state a parameter")

@@ -8,6 +8,7 @@ is 0 in all of them: with it some would lose their fast kernels in training.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import from_transformers
 from ..compiled import CompiledEncoder
+from ..config import EncoderConfig
 from ..errors import InputError
 from ..model import MaskedLM
 
@@ -110,6 +112,58 @@ def ours_as(model: MaskedLM, backend: str = "auto", compiled_for: int | None = N
     if compiled_for is not None:
         other.encoder.compiled = CompiledEncoder(other.encoder, compiled_for)
     return other
+
+
+# ---- in our training loop --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PeerOutput:
+    """What `PeerLM` returns; (M, V) for M masked tokens and V ids. Without labels only the first is there."""
+
+    last_hidden_state: Tensor
+    loss: Tensor | None = None  # nats, the mean over the masked tokens
+    masked_logits: Tensor | None = None
+
+
+class PeerLM(nn.Module):
+    """transformers' masked language model, to be called as ours is: by `train_mlm`, and by what times and counts.
+
+    Head and logits are computed for the masked tokens only, as in our `MaskedLM`. So what differs between two models
+    in speed or memory is the encoder. The weights are the peer's own.
+    """
+
+    def __init__(self, peer: nn.Module):
+        super().__init__()
+        self.peer = peer
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None):
+        """ids, mask and labels (B, S), -100 where nothing is asked -> `PeerOutput`."""
+        x_BSD = self.peer.base_model(input_ids, attention_mask).last_hidden_state
+        if labels is None:
+            return PeerOutput(x_BSD)
+        asked = labels != -100
+        logits_MV = self._head(x_BSD[asked])
+        return PeerOutput(x_BSD, F.cross_entropy(logits_MV.float(), labels[asked]), logits_MV)
+
+    def _head(self, x_MD: Tensor) -> Tensor:
+        peer = self.peer
+        if hasattr(peer, "decoder"):  # ModernBERT
+            return peer.decoder(peer.head(x_MD))
+        return (peer.lm_head if hasattr(peer, "lm_head") else peer.cls)(x_MD)  # RoBERTa; BERT and DeBERTa
+
+
+def deberta_like(bert: EncoderConfig, seed: int = 0) -> PeerLM:
+    """DeBERTaV3's architecture in the sizes of a BERT of ours, with random weights as transformers draws them.
+
+    Its table of 2 x 256 relative positions takes the place of BERT's 512 absolute ones; so both are about equally
+    large. DeBERTaV3's pretraining, which tells replaced tokens from given ones (He et al. 2021, arXiv 2111.09543), is
+    not part of it: it is trained as it is called.
+    """
+    t = transformers_module()
+    sizes = {name: getattr(bert, name) for name in (*_BASE, "vocab_size", "pad_token_id")}
+    torch.manual_seed(seed)
+    return PeerLM(t.DebertaV2ForMaskedLM(t.DebertaV2Config(**sizes, **_DEBERTA_V3, **_NO_DROPOUT)))
 
 
 # ---- torch's varlen kernels behind transformers' attention interface -------------------------------------------------

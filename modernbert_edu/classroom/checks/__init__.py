@@ -5,6 +5,7 @@ from .extension import *  # noqa: F403
 from .finetuning import *  # noqa: F403
 from .geglu import *  # noqa: F403
 from .growth import *  # noqa: F403
+from .head_to_head import *  # noqa: F403
 from .prenorm import *  # noqa: F403
 from .pretraining import *  # noqa: F403
 from .retrieval import *  # noqa: F403

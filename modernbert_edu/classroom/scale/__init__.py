@@ -21,6 +21,7 @@ from . import (
     finetuning,
     geglu,
     growth,
+    head_to_head,
     headline,
     prenorm,
     pretrain,
@@ -39,6 +40,7 @@ from .extension import ExtensionScale
 from .finetuning import FinetuningScale
 from .geglu import GegluScale
 from .growth import GrowthScale
+from .head_to_head import HeadToHeadScale
 from .headline import HeadlineScale
 from .prenorm import PrenormScale
 from .pretrain import PretrainScale
@@ -64,6 +66,7 @@ __all__ = [
     "FinetuningScale",
     "GegluScale",
     "GrowthScale",
+    "HeadToHeadScale",
     "HeadlineScale",
     "PrenormScale",
     "PretrainScale",
@@ -96,6 +99,7 @@ class Scale:
     growth: GrowthScale
     finetuning: FinetuningScale
     retrieval: RetrievalScale
+    head_to_head: HeadToHeadScale
     ablation: AblationScale
     pretrain: PretrainScale
     headline: HeadlineScale
@@ -116,6 +120,7 @@ _SECTIONS = dict(
     growth=growth,
     finetuning=finetuning,
     retrieval=retrieval,
+    head_to_head=head_to_head,
     ablation=ablation,
     pretrain=pretrain,
     headline=headline,
