@@ -242,7 +242,7 @@ def test_a_reranker_reorders_only_the_candidates(data, trained):
     assert record["pairs"] == SIZES.rerank_steps * SIZES.rerank_batch * 4 and math.isfinite(record["value"])
     records = lesson.judge_reranked(reranker, first, task, SIZES)
     found = {r["model"]: r for r in records if r["what"] == "mrr@10"}
-    assert set(found) == {lesson.BM25, "ModernBERT", lesson.RERANKED}
+    assert set(found) == {lesson.BM25, "ModernBERT", lesson.RERANKED, lesson.CHANCE}
     assert record["after"] == pytest.approx(found[lesson.RERANKED]["value"])
     assert f"{record['before']:.3f}, after it {record['after']:.3f}" in lesson.learnt(record)
     words = shared.rank_by_words(task)
@@ -250,7 +250,16 @@ def test_a_reranker_reorders_only_the_candidates(data, trained):
     best = SIZES.candidates
     assert again[:, :best].sort().values.equal(words[:, :best].sort().values)
     assert again[:, best:].equal(words[:, best:])
-    assert len(lesson.score_rows(records, "rerank")) == 3 and len(lesson.verdicts(records, "rerank")) == 2
+    assert len(lesson.score_rows(records, "rerank")) == 4 and len(lesson.verdicts(records, "rerank")) == 3
+
+
+def test_chance_puts_the_lines_with_the_name_first_and_nothing_else():
+    lines = ["path = root", "root = path", "size = 3", "path = None", "other = size"]
+    task = shared.RetrievalTask([" path", " size"], lines, [{0, 3}, {2}], "rerank", frozenset())
+    orders = torch.stack([lesson.any_order(task, seed) for seed in range(40)])
+    assert {tuple(sorted(row.tolist())) for row in orders[:, 0, :3]} == {(0, 1, 3)}
+    assert {tuple(sorted(row.tolist())) for row in orders[:, 1, :2]} == {(2, 4)}
+    assert set(orders[:, 0, 0].tolist()) == {0, 1, 3} and set(orders[:, 1, 0].tolist()) == {2, 4}
 
 
 def test_a_recorded_training_says_who_passes_bm25_and_by_how_much_each_run_ends_above_it():

@@ -419,7 +419,7 @@ def on_plateau(records: Sequence[dict]) -> str:
     entropy = next(r["value"] for r in records if r["what"] == "unigram_entropy")
     stuck = [f"{name} with seed {run[0]['seed']}" for name in (BERT, STYLE, MODERN)
              for run in final_runs(records, name) if run[-1]["value"] > entropy - 0.1]  # fmt: skip
-    return f"still at the unigram entropy, {entropy:.2f} nats: {', '.join(stuck) or 'no run'}"
+    return f"not clearly below the unigram entropy, {entropy:.2f} nats: {', '.join(stuck) or 'no run'}"
 
 
 AXES = (

@@ -64,6 +64,7 @@ MODELS = ("BERT", "ModernBERT")
 MLM, RANDOM, RETRIEVER = "MLM", "random", "retriever"
 START = RANDOM  # of the rows that are compared: after so short an MLM pretraining vectors are worse, not better
 BM25, LATE, HYBRID, RERANKED = "BM25", "late interaction", "ModernBERT + BM25", "reranked"
+CHANCE = "lines with the name, in any order"
 CUT, CHUNKS, WHOLE = "beginning", "best chunk", "whole"
 AT_ONCE, CACHED = "all at once", "cached"
 TASKS = {"code": "code: docstring -> function", "prose": "prose: first sentence or heading -> the rest",
@@ -564,14 +565,29 @@ def rerank(reranker: Reranker, task: RetrievalTask, ranking: Tensor, sizes: Retr
     return torch.cat([reranker.rerank_indices(task.queries, task.documents, best)[1], rest], dim=1)
 
 
+DRAWS = 20  # random orders whose mean is called chance
+
+
 def judge_reranked(reranker: Reranker, first: Embedder, task: RetrievalTask, sizes: RetrievalScale) -> list[dict]:
-    """The task of order by words, by vectors, and by words with the best candidates reranked."""
+    """The task of order by words, by vectors, by words with the best candidates reranked, and by chance."""
     words, facts = shared.rank_by_words(task), dict(seed=sizes.seed)
     vectors = rank(first, task, dtype=_dtype(sizes))
     again = rerank(reranker, task, words, sizes)
-    return [*as_records(words, task, model=BM25, **facts),
-            *as_records(vectors, task, model="ModernBERT", start=START, **facts),
-            *as_records(again, task, model=RERANKED, start=RETRIEVER, **facts)]  # fmt: skip
+    return [
+        *as_records(words, task, model=BM25, **facts),
+        *as_records(vectors, task, model="ModernBERT", start=START, **facts),
+        *as_records(again, task, model=RERANKED, start=RETRIEVER, **facts),
+        *(r for seed in range(DRAWS) for r in as_records(any_order(task, seed), task, model=CHANCE, seed=seed)),
+    ]
+
+
+def any_order(task: RetrievalTask, seed: int) -> Tensor:
+    """(Q, k) positions: first the lines that hold the question's name, then the others, each in random order."""
+    sets, reads = roles(task.documents)
+    scores = torch.rand(len(task.queries), len(task.documents), generator=torch.Generator().manual_seed(seed))
+    for row, query in zip(scores, task.queries, strict=True):
+        row[[*sets[query.strip()], *reads[query.strip()]]] += 1
+    return scores.topk(min(shared.DEPTH, scores.shape[1])).indices
 
 
 def sentence_transformer(folder: str | Path):
@@ -637,7 +653,7 @@ def difference(records: Sequence[dict], task: str, a: Row, b: Row) -> tuple[floa
         return None
     first, second = found[a], found[b]
     common = {r["seed"] for r in first} & {r["seed"] for r in second}
-    if BM25 not in (a[0], b[0]):
+    if not {BM25, CHANCE} & {a[0], b[0]}:  # these have no seeds of a training
         first, second = ([r for r in rows if r["seed"] in common] for rows in (first, second))
     values = reciprocals(first) - reciprocals(second)
     return values.mean().item(), *bootstrap_interval(values.tolist())
@@ -678,6 +694,7 @@ COMPARISONS: dict[str, list[tuple[str, Row, Row]]] = {
     "rerank": [
         ("reranked against BM25, its first stage", (RERANKED, RETRIEVER, "-"), (BM25, "-", "-")),
         ("reranked against one vector", (RERANKED, RETRIEVER, "-"), ("ModernBERT", START, "-")),
+        ("reranked against lines with the name in any order", (RERANKED, RETRIEVER, "-"), (CHANCE, "-", "-")),
     ],
 }  # fmt: skip
 

@@ -177,7 +177,11 @@ def plot_curve(records: Sequence[dict]) -> Figure:
             runs = curve(records, model, task)
             for i, points in enumerate(runs):
                 style = plots.line_style(records, model) | dict(markersize=4, alpha=0.8)
-                ax.plot(*zip(*points, strict=True), label=f"{model}, {len(runs)} seeds" if i == 0 else None, **style)
+                ax.plot(
+                    *zip(*points, strict=True),
+                    label=f"{model}, {len(runs)} {'seed' if len(runs) == 1 else 'seeds'}" if i == 0 else None,
+                    **style,
+                )
         goal = words(records, task)
         ax.axhline(goal, color="black", linewidth=1.2, linestyle=(0, (1, 2)), label=f"BM25, {goal:.2f}")
         ax.set_xlabel("training pairs")

@@ -1,0 +1,95 @@
+"""The README's numbers, held to the records that they come from."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from modernbert_edu.lessons import MINUTES
+from modernbert_edu.measure import headline, retrieval_curve
+from modernbert_edu.measure.evidence import devices, select
+from modernbert_edu.measure.verdicts import per_sequence
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FIGURES = ROOT / "figures"
+
+
+def section(title):
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def table(text):
+    """The rows of the first table, as lists of cells."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.fixture(scope="module")
+def cpu():
+    return next(device for device in devices(FIGURES) if not device.is_gpu)
+
+
+def speed(cpu, row, batch, length):
+    return cpu.find("bench-base", what="real_tokens_per_second", task="inference", row=row, batch=batch, length=length)[
+        "value"
+    ]
+
+
+def test_the_minutes_of_the_lessons_are_recorded(cpu):
+    recorded = {record["lesson"]: record["value"] / 60 for record in select(cpu.records(MINUTES))}
+    shown = {re.search(r"notebooks/(\w+)\.ipynb", row[0])[1]: row[2] for row in table(section("The lessons"))}
+    assert shown == {lesson: f"{minutes:.1f}" for lesson, minutes in recorded.items()}
+    assert set(shown) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+def test_the_headline_is_recorded():
+    found = headline.summary(headline.kept(FIGURES))
+    tokens, seconds = (found[axis]["ratio"] for axis in ("tokens", "seconds"))
+    assert f"{tokens:.1f} times fewer tokens, {seconds:.1f} times less time" in section("What came out")
+    assert f"BERT took {tokens:.1f} times as many" in section("Pretraining")
+
+
+THREE = dict(bert="BERT's speed", deberta="DeBERTaV3's", modernbert="that of `transformers`' ModernBERT")
+
+
+@pytest.mark.parametrize(("batch", "length", "rows"), [
+    ("variable", 512, THREE),
+    ("fixed", 512, THREE),
+    ("fixed", 8192, dict(modernbert="the speed of `transformers`' ModernBERT")),
+])  # fmt: skip
+def test_ratios_of_speed_are_recorded(cpu, batch, length, rows):
+    ours = speed(cpu, "ours", batch, length)
+    for row, words in rows.items():
+        ratio = ours / speed(cpu, row, batch, length)
+        assert re.search(rf"{ratio:.2f} times {re.escape(words)}", section("What came out")), (row, ratio)
+
+
+def test_the_memory_of_a_further_text_is_recorded(cpu):
+    ours, deberta, bert = (per_sequence(cpu, row)[0] / 1e6 for row in ("ours", "deberta", "bert"))
+    assert f"{ours:.1f} MB, DeBERTaV3 {deberta:.1f} MB, BERT {bert:.1f} MB" in section("What came out")
+
+
+def test_the_road_past_bm25_is_recorded():
+    records = retrieval_curve.kept(FIGURES)
+    ends = {model: [points[-1][1] for points in retrieval_curve.curve(records, model, "code")]
+            for model in retrieval_curve.MODELS}  # fmt: skip
+    said = section("What came out")
+    assert f"BM25 {retrieval_curve.words(records, 'code'):.2f}" in said
+    for model, values in ends.items():
+        assert f"{model} {sum(values) / len(values):.2f}" in said
+
+
+def test_the_claims_in_brief_are_those_of_the_page():
+    claims = json.loads((FIGURES / "claims.json").read_text())
+    rows = table(section("The claims in brief"))
+    assert [(re.search(r"#([\w-]+)\)", row[0])[1], row[2].strip("*")) for row in rows] == [
+        (claim["id"], claim["verdict"]) for claim in claims
+    ]
+    count = Counter(claim["verdict"] for claim in claims)
+    assert (
+        f"of {len(claims)} claims {count['holds']} hold, {count['holds in part']} hold in part, "
+        f"{count['does not hold']} do not, {count['not measured here']} wait for a GPU"
+    ) in section("What came out")
