@@ -36,7 +36,7 @@ LOOKS = {
     "deberta": dict(color=MORE_STYLES[1]["color"], hatch="\\\\"),
 }
 
-ATTENTION_LOOKS = [STYLES["ModernBERT"], STYLES["BERT"]]  # local, global
+ATTENTION_LOOKS = [MORE_STYLES[0], MORE_STYLES[1]]  # local, global
 MEMORY_LOOKS = [STYLES["ModernBERT"], MORE_STYLES[2]]  # ours, transformers'
 
 

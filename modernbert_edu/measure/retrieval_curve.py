@@ -192,7 +192,8 @@ def plot_curve(records: Sequence[dict]) -> Figure:
         ax.locator_params(axis="x", nbins=5)
         queries = next(r["queries"] for r in records if r["model"] == "BM25" and r["task"] == task)
         ax.set_title(f"{title}, {queries:,} questions")
-    figure.axes[0].legend(loc="lower right")
+    for ax in figure.axes:
+        ax.legend(loc="lower right")
     return plots.finish(figure, [r for r in records if r["model"] != "BM25"], True)
 
 
