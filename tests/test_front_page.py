@@ -88,6 +88,9 @@ def test_the_road_past_bm25_is_recorded():
             for model in retrieval_curve.MODELS}  # fmt: skip
     said = section("What came out")
     assert f"BM25 {retrieval_curve.words(records, 'code'):.2f}" in said
+    goal = retrieval_curve.words(records, "code")
+    passed = [retrieval_curve.passed(points, goal) for points in retrieval_curve.curve(records, "ModernBERT", "code")]
+    assert f"after {sum(passed) / len(passed) / 1000:.0f} thousand pairs" in said
     for model, values in ends.items():
         assert f"{model} {sum(values) / len(values):.2f}" in said
 
