@@ -207,3 +207,25 @@ def test_a_paused_training_goes_on_to_the_same_bits(tokenizer, made, tmp_path):
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
     without_seconds = [[{k: v for k, v in r.items() if k != "seconds"} for r in x.history] for x in (run, resumed)]
     assert without_seconds[0] == without_seconds[1] and resumed.pairs == run.pairs == 28
+
+
+def test_another_training_in_the_folder_is_refused(tokenizer, tmp_path):
+    chosen = ContrastiveSettings(rate=1e-3, steps=6, batch_size=4, query_length=8, document_length=16)
+    with pytest.raises(Paused):
+        train_retriever(retriever(tokenizer), PAIRS, chosen, eval_every=2, out=tmp_path, deadline=0.0)
+    others = [
+        (retriever(tokenizer), PAIRS, replace(chosen, rate=1e-2), "settings"),
+        (retriever(tokenizer, hidden_size=64), PAIRS, chosen, "config"),
+        (retriever(tokenizer, TokenEmbedder), PAIRS, chosen, "model"),
+        (retriever(tokenizer), PAIRS[:-1], chosen, "pairs"),
+    ]
+    for model, pairs, settings_, what in others:
+        with pytest.raises(InputError, match=f"holds a training of other {what}; give another folder"):
+            train_retriever(model, pairs, settings_, eval_every=2, out=tmp_path)
+
+
+def test_same_text_is_the_plain_double_loop():
+    pairs = [Pair(f"q{i % 3}", f"d{i % 4}", "p", "s") for i in range(9)]
+    plain = [[n != m and (a.query == b.query or a.document == b.document) for m, b in enumerate(pairs)]
+             for n, a in enumerate(pairs)]  # fmt: skip
+    assert same_text(pairs).tolist() == plain

@@ -9,6 +9,7 @@ import torch
 
 from modernbert_edu.classroom.scale import SCALES
 from modernbert_edu.data import prepare
+from modernbert_edu.errors import InputError
 from modernbert_edu.lessons import head_to_head as lesson
 from modernbert_edu.lessons import head_to_head_records as evidence
 from modernbert_edu.measure.plots import png_bytes
@@ -294,3 +295,21 @@ def test_every_figure_is_drawn_from_records(trained, cost):
     assert png_bytes(lesson.picture_terms(scores, ["a", "b", "c", "d"])).startswith(b"\x89PNG")
     figure = lesson.picture_front([(1, 3), (2, 2), (3, 3)], "abc")
     assert "2 of 3" in figure.axes[0].get_title()
+
+
+def test_what_an_interval_cannot_tell_is_told_so(tmp_path):
+    said = [evidence._behind_by(words) for words in ("lower", "higher", "fewer right", "no difference can be told")]
+    assert said == ["yes", "no", "yes", "not told apart"]
+    turned = [evidence._behind_by(words, less_is_better=True) for words in ("lower", "higher", "one seed")]
+    assert turned == ["no", "yes", "not told apart"]
+
+
+def test_a_copy_without_any_measurement_says_so(tmp_path):
+    assert evidence.measured_on(tmp_path) is None
+    quoted = [row for row in evidence.loss_rows(tmp_path) if "arXiv" in row[3]]
+    others = [row for row in evidence.loss_rows(tmp_path) if row not in quoted]
+    assert len(quoted) == 3 and others and all(evidence.NOT_RECORDED in row for row in others)
+    search = next(row for row in evidence.choice_rows(tmp_path) if row[0].startswith("search, with few"))
+    assert search[1] == "-" and evidence.NOT_RECORDED in search[2]
+    with pytest.raises(InputError, match="claims.json is not there"):
+        evidence.judged_claims(tmp_path)

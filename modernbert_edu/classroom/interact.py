@@ -36,7 +36,11 @@ def slider(draw: Callable, text: str, **ranges: tuple[float, float, float, float
 
     def moved(_) -> None:
         values = {name: one.value for name, one in sliders.items()}
-        picture.update(figure_bundle(draw(**values), text), raw=True)
+        try:
+            bundle = figure_bundle(draw(**values), text)
+        except Exception as error:  # from here it would reach no cell
+            bundle = {"text/plain": f"{type(error).__name__}: {error}"}
+        picture.update(bundle, raw=True)
 
     for one in sliders.values():
         one.observe(moved, names="value")

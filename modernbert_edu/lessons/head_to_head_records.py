@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import InputError
 from ..measure.ablation import paired_differences
 from ..measure.evidence import Device, devices, over
 from ..measure.published import CIRCULATING, PAPER, PAPER_TABLE
@@ -35,7 +36,11 @@ CONTROLLED = "Antoun et al. 2025, arXiv 2504.08716"
 
 def measured_on(figures: str | Path, gpu: bool | None = None) -> Device | None:
     """The first device on which all four were timed at 512, a GPU before a CPU; with `gpu`, of that kind only."""
-    for device in devices(figures):
+    try:
+        found = devices(figures)
+    except InputError:  # nothing is recorded at all
+        return None
+    for device in found:
         whole = all(
             in_one_run(*(speed(device, row, batch) for row in ROWS.values())) for batch in ("fixed", "variable")
         )
@@ -110,8 +115,11 @@ def circulating_rows() -> list[tuple]:
 
 
 def judged_claims(figures: str | Path) -> dict[str, dict]:
-    """The published claims with their verdicts, as kept in claims.json: {id: claim}."""
-    return {claim["id"]: claim for claim in json.loads((Path(figures) / "claims.json").read_text())}
+    """The published claims with their verdicts, as kept in claims.json: {id: claim}. `InputError` without that file."""
+    path = Path(figures) / "claims.json"
+    if not path.exists():
+        raise InputError(f"{path} is not there; `python -m modernbert_edu claims` writes it from the records")
+    return {claim["id"]: claim for claim in json.loads(path.read_text())}
 
 
 def claim_rows(claims: dict[str, dict]) -> list[tuple]:
@@ -158,6 +166,15 @@ def _behind(yes: bool) -> str:
     return "yes" if yes else "no"
 
 
+BEHIND = {"lower": "yes", "fewer right": "yes", "higher": "no", "more right": "no"}  # of a score, by its verdict
+
+
+def _behind_by(verdict: str, less_is_better: bool = False) -> str:
+    """From the words of an interval's verdict; what it cannot tell is told so."""
+    answer = BEHIND.get(verdict, "not told apart")
+    return {"yes": "no", "no": "yes"}.get(answer, answer) if less_is_better else answer
+
+
 def _quoted_losses() -> list[tuple]:
     large, table = TABLE_1["large"], f"{PAPER}, table 1"
     return [
@@ -182,12 +199,12 @@ def _lesson_losses(figures) -> list[tuple]:
             continue
         pair, numbers = line.split(": ", 1)
         number, words = numbers.rsplit(", ", 1)
-        rows.append((what, number, pair.rsplit("against ", 1)[1], name, _behind(words in ("lower", "fewer right"))))
+        rows.append((what, number, pair.rsplit("against ", 1)[1], name, _behind_by(words)))
     found = last_step(figures)
     if found is not None:
         number, words = found
         rows.append(("the ladder's last step: unpadding, and what no lesson teaches", number, "the step before it",
-                     "ablation-ladder", _behind(words == "higher")))  # fmt: skip
+                     "ablation-ladder", _behind_by(words, less_is_better=True)))  # fmt: skip
     return rows
 
 
@@ -276,7 +293,8 @@ def _by_quality(figures, table: str) -> list[tuple]:
     glue = (f"{table}: base {base['ModernBERT']} against DeBERTaV3's {base['DeBERTaV3']}, which lesson 11 takes apart; "
             f"large {large['ModernBERT']} against {large['DeBERTaV3']}")  # fmt: skip
     search = search_line(figures)
-    first = "BM25" if search and search.endswith("lower") else "a model trained on pairs, beside BM25"
+    undecided = "-" if search is None else "BM25 or a model trained on pairs: no difference can be told"
+    first = {"lower": "BM25", "higher": "a model trained on pairs"}.get((search or "").rsplit(", ", 1)[-1], undecided)
     late = max(MLDR_LATE, key=MLDR_LATE.get)
     return [
         ("best scores on short classification", f"large: {best['large']}; base: {best['base']}", glue),

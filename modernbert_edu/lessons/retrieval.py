@@ -573,21 +573,21 @@ def judge_reranked(reranker: Reranker, first: Embedder, task: RetrievalTask, siz
     words, facts = shared.rank_by_words(task), dict(seed=sizes.seed)
     vectors = rank(first, task, dtype=_dtype(sizes))
     again = rerank(reranker, task, words, sizes)
-    return [
-        *as_records(words, task, model=BM25, **facts),
-        *as_records(vectors, task, model="ModernBERT", start=START, **facts),
-        *as_records(again, task, model=RERANKED, start=RETRIEVER, **facts),
-        *(r for seed in range(DRAWS) for r in as_records(any_order(task, seed), task, model=CHANCE, seed=seed)),
-    ]
+    orders = any_orders(task, DRAWS)
+    return [*as_records(words, task, model=BM25, **facts),
+            *as_records(vectors, task, model="ModernBERT", start=START, **facts),
+            *as_records(again, task, model=RERANKED, start=RETRIEVER, **facts),
+            *(r for draw, order in enumerate(orders) for r in as_records(order, task, model=CHANCE, seed=draw))]  # fmt: skip
 
 
-def any_order(task: RetrievalTask, seed: int) -> Tensor:
-    """(Q, k) positions: first the lines that hold the question's name, then the others, each in random order."""
+def any_orders(task: RetrievalTask, draws: int) -> list[Tensor]:
+    """(Q, k) positions, drawn anew each time: first the lines that hold the question's name, then the others."""
     sets, reads = roles(task.documents)
-    scores = torch.rand(len(task.queries), len(task.documents), generator=torch.Generator().manual_seed(seed))
-    for row, query in zip(scores, task.queries, strict=True):
-        row[[*sets[query.strip()], *reads[query.strip()]]] += 1
-    return scores.topk(min(shared.DEPTH, scores.shape[1])).indices
+    named = torch.zeros(len(task.queries), len(task.documents))
+    for row, query in zip(named, task.queries, strict=True):
+        row[[*sets[query.strip()], *reads[query.strip()]]] = 1
+    generator, k = torch.Generator().manual_seed(0), min(shared.DEPTH, len(task.documents))
+    return [(named + torch.rand(named.shape, generator=generator)).topk(k).indices for _ in range(draws)]
 
 
 def sentence_transformer(folder: str | Path):

@@ -10,6 +10,8 @@ Letters: N questions of a batch, M texts (N or more), D size of a vector, S toke
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -103,10 +105,12 @@ def score_matrix(queries: Tensor, documents: Tensor) -> Tensor:
 
 def same_text(pairs: Sequence[Pair]) -> Tensor:
     """(N, N) bool: text m is no negative of question n, for the two share their text or their question."""
-    queries, documents = ([getattr(pair, side) for pair in pairs] for side in ("query", "document"))
-    alike = [[n != m and (queries[n] == queries[m] or documents[n] == documents[m]) for m in range(len(pairs))]
-             for n in range(len(pairs))]  # fmt: skip
-    return torch.tensor(alike)
+    alike = torch.zeros(len(pairs), len(pairs), dtype=torch.bool)
+    for side in ([pair.query for pair in pairs], [pair.document for pair in pairs]):
+        numbers = {text: number for number, text in enumerate(side)}  # equal texts share one number
+        same_N = torch.tensor([numbers[text] for text in side])
+        alike |= same_N[:, None] == same_N
+    return alike.fill_diagonal_(False)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -130,8 +134,8 @@ def train_retriever(
     Each step draws `batch_size` pairs; a text's negatives are the other texts of its batch. `evaluate(model)` gives
     metrics, before the first step, every `eval_every` steps and at the end. With `out`, the state is kept there after
     each evaluation, and a stopped training goes on from it, to the same bits on a CPU; it raises `Paused` where the
-    next stretch would last beyond `deadline` (time.monotonic). Raises `InputError` where the loss stops being a
-    number, or there are fewer pairs than a batch holds.
+    next stretch would last beyond `deadline` (time.monotonic; the first stretch is always run). Raises `InputError`
+    where the loss stops being a number, there are fewer pairs than a batch holds, or `out` holds another training.
     """
     if len(pairs) < settings.batch_size:
         raise InputError(f"{len(pairs)} pairs do not fill a batch of {settings.batch_size}; give more pairs")
@@ -140,14 +144,15 @@ def train_retriever(
     model.to(device).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.rate, betas=(0.9, 0.98))
     run, begun = RetrieverRun(0.0, 0), 0
+    whose = _identity(model, pairs, settings, dtype, device) if out is not None else {}
     if out is not None and (checkpoint := newest_checkpoint(out)):
-        begun = _go_on(model, optimizer, run, checkpoint, device)
+        begun = _go_on(model, optimizer, run, checkpoint, whose, device)
     stretch = time.monotonic()
 
     def keep(number: int) -> None:
         nonlocal stretch
         if out is not None:
-            _keep(model, optimizer, run, number, out, device)
+            _keep(model, optimizer, run, number, whose, out, device)
             keep_only(out, {number})
             now, last = time.monotonic(), stretch
             if deadline is not None and now + (now - last) > deadline:
@@ -167,16 +172,28 @@ def train_retriever(
     return run
 
 
-def _keep(model: Retriever, optimizer: torch.optim.Optimizer, run: RetrieverRun, step: int, out: Path, device) -> None:
+def _identity(model: Retriever, pairs: Sequence[Pair], settings: ContrastiveSettings, dtype, device) -> dict:
+    """What must be the same for a training to go on."""
+    texts = json.dumps([[pair.query, pair.document] for pair in pairs]).encode()
+    return dict(settings=vars(settings), model=type(model).__name__, config=model.config.identity(),
+                tokenizer=model.tokenizer.fingerprint, dtype=str(dtype), device=device.type,
+                pairs=hashlib.sha256(texts).hexdigest())  # fmt: skip
+
+
+def _keep(model: Retriever, optimizer, run: RetrieverRun, step: int, whose: dict, out: Path, device) -> None:
     moments = {f"{place}.{name}": tensor for place, state in optimizer.state_dict()["state"].items()
                for name, tensor in state.items()}  # fmt: skip
     random = {f"random.{i}": state for i, state in enumerate(_random_state(device)) if state is not None}
-    state = dict(step=step, seconds=run.seconds, pairs=run.pairs, history=run.history)
+    state = dict(step=step, seconds=run.seconds, pairs=run.pairs, history=run.history, of=whose)
     save_checkpoint(out, model.state_dict(), {**moments, **random}, state)
 
 
-def _go_on(model: Retriever, optimizer: torch.optim.Optimizer, run: RetrieverRun, checkpoint: Checkpoint, device):
+def _go_on(model: Retriever, optimizer, run: RetrieverRun, checkpoint: Checkpoint, whose: dict, device) -> int:
     """Put everything back as it was: -> steps done."""
+    others = [name for name, value in whose.items() if checkpoint.state.get("of", {}).get(name) != value]
+    if others:
+        folder = checkpoint.path.parents[1]
+        raise InputError(f"{folder} holds a training of other {', '.join(others)}; give another folder or remove it")
     model.load_state_dict(checkpoint.weights())
     random, states = {}, {}
     for key, tensor in checkpoint.optimizer_state().items():
