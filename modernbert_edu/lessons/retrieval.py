@@ -577,7 +577,8 @@ def judge_reranked(reranker: Reranker, first: Embedder, task: RetrievalTask, siz
     return [*as_records(words, task, model=BM25, **facts),
             *as_records(vectors, task, model="ModernBERT", start=START, **facts),
             *as_records(again, task, model=RERANKED, start=RETRIEVER, **facts),
-            *(r for draw, order in enumerate(orders) for r in as_records(order, task, model=CHANCE, seed=draw))]  # fmt: skip
+            *(r for draw, order in enumerate(orders)
+              for r in as_records(order, task, model=CHANCE, seed=draw))]  # fmt: skip
 
 
 def any_orders(task: RetrievalTask, draws: int) -> list[Tensor]:
