@@ -162,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--yes", action="store_true", help="also where it will take more than an hour")
     verb.add_argument("--out", type=Path, default=Path("build/ablation"),
                       help="folder that keeps every finished run (build/ablation)")  # fmt: skip
+    verb.add_argument("--anew", action="store_true", help="train also what is finished in OUT")
     verb.add_argument("--figures", type=Path, default=None,
                       help="folder for figure and measurements (figures for the whole ladder; else OUT)")  # fmt: skip
     verb.set_defaults(run=ablate)
@@ -173,6 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--only", choices=("BERT", "ModernBERT"), help="one of the two; the figure needs both")
     verb.add_argument("--out", type=Path, default=Path("build/headline"),
                       help="folder that keeps every finished run (build/headline)")  # fmt: skip
+    verb.add_argument("--anew", action="store_true", help="train also what is finished in OUT")
     verb.add_argument("--figures", type=Path, default=None,
                       help="folder for figure and measurements (figures; at quick scale OUT)")  # fmt: skip
     verb.set_defaults(run=headline)
@@ -200,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
         "retrieval-bert-0 ... retrieval-modernbert-1, ladder, lesson-00 ... lesson-13, rates, claims",
     )
     verb.add_argument("--again", action="store_true", help="measure anew what is recorded already")
-    verb.add_argument("--figures", type=Path, default=Path("figures"), help="where the records are kept (figures)")
+    verb.add_argument("--figures", type=Path, help="where the records are kept (figures)")
     verb.set_defaults(run=record)
 
     verb = verbs.add_parser("claims", parents=[common], help="every published claim beside what is recorded here")
@@ -276,6 +278,7 @@ def _add_search(verbs, common: argparse.ArgumentParser) -> None:
     verb.add_argument("--only", choices=("BERT", "ModernBERT"), help="one of the two")
     verb.add_argument("--out", type=Path, default=Path("build/retrieval"),
                       help="folder that keeps every finished run (build/retrieval)")  # fmt: skip
+    verb.add_argument("--anew", action="store_true", help="train also what is finished in OUT")
     verb.add_argument("--figures", type=Path, default=None,
                       help="folder for figure and measurements (figures; at quick scale OUT)")  # fmt: skip
     verb.add_argument("--minutes", type=float, help="stop after so many, between two points of a curve, to be gone on "
@@ -510,9 +513,12 @@ def search_ask(arguments: argparse.Namespace) -> int:
 def search_compare(arguments: argparse.Namespace) -> int:
     import time
 
+    begun = time.monotonic()  # importing and reading count as well
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        raise InputError(f"--minutes must be above 0, not {arguments.minutes:g}")
     from .classroom.scale import get_scale
     from .measure import retrieval_curve as measure
-    from .runtime import prepare_output_folder, resolve_device
+    from .runtime import describe_device, prepare_output_folder, resolve_device
     from .tasks.loop import Paused
 
     scale, device = get_scale(arguments.scale), resolve_device(arguments.device)
@@ -524,15 +530,16 @@ def search_compare(arguments: argparse.Namespace) -> int:
     )
     seeds = scale.search.seeds if arguments.seed is None else (arguments.seed,)
     models = (arguments.only,) if arguments.only else measure.MODELS
-    deadline = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+    deadline = None if arguments.minutes is None else begun + 60 * arguments.minutes
     try:
-        records = measure.run_curve(data, scale.search, device, out, models, seeds, deadline)
+        records = measure.run_curve(data, scale.search, device, out, models, seeds, deadline, arguments.anew)
     except Paused as paused:
-        print(f"{paused}: the {arguments.minutes:g} minutes are over; the same command goes on")
+        time_given = f"the {arguments.minutes:g} minutes"
+        print(f"{paused}: the next stretch would not fit into {time_given}; the same command goes on")
         return 0
     figures = prepare_output_folder(arguments.figures or (out if scale.name == "quick" else Path("figures")))
     print("kept: " + ", ".join(map(str, measure.keep_and_draw(records, scale.name, device, figures))))
-    print(measure.describe(measure.kept(figures)))
+    print(f"{describe_device(device)}, {scale.name} scale: {measure.describe(records)}")
     if arguments.json:
         _write_json(arguments.json, records)
     return 0
@@ -590,7 +597,8 @@ def ablate(arguments: argparse.Namespace) -> int:
     variants = ablation.make_variants(changes, arguments.start, sizes, data.tokenizer, not arguments.unmatched)
     print(data.corpus.summary())
     print("parameters: " + ("as they come" if arguments.unmatched else "matched to the first by the MLP's width"))
-    records = ablation.run_ablation(variants, data, sizes, device, out=out, minutes=None if arguments.yes else 60)
+    minutes = None if arguments.yes else 60
+    records = ablation.run_ablation(variants, data, sizes, device, out=out, minutes=minutes, anew=arguments.anew)
     print(ablation.table(records, variants[0].name))
     committed = arguments.ladder and scale.name != "quick" and arguments.steps is None and arguments.seeds is None
     figures = prepare_output_folder(arguments.figures or (Path("figures") if committed else out))
@@ -616,7 +624,7 @@ def headline(arguments: argparse.Namespace) -> int:
     data = prepare(sizes, arguments.corpus)
     print(data.corpus.summary())
     models = (arguments.only,) if arguments.only else tuple(measure.MODELS)
-    records = measure.run_headline(data, sizes, device, out, models)
+    records = measure.run_headline(data, sizes, device, out, models, arguments.anew)
     figures = prepare_output_folder(arguments.figures or (out if scale.name == "quick" else Path("figures")))
     print("kept: " + ", ".join(map(str, measure.keep_and_draw(records, scale.name, device, figures))))
     if both := measure.kept(figures):
@@ -656,35 +664,68 @@ def record(arguments: argparse.Namespace) -> int:
     from .measure.record import choose_parts, here, what_is_missing
     from .runtime import resolve_device
 
-    figures, device, scale = arguments.figures, resolve_device(arguments.device), get_scale(arguments.scale).name
-    seed = [] if arguments.seed is None else ["--seed", str(arguments.seed)]
-    records, worst = [], 0
+    figures, scale = arguments.figures or Path("figures"), get_scale(arguments.scale).name
+    device = resolve_device(arguments.device)
+    records, failed = [], 0
     for name, part in choose_parts(arguments.part).items():
-        if part.records(figures, device, scale) and not arguments.again:
-            path = part.path(figures, device, scale)
-            print(f"{name}: recorded already in {path} with torch {here()}; --again measures anew", flush=True)
+        where = figures, device, scale
+        if part.records(*where) and not arguments.again:
+            said = f"{name}: recorded already in {part.path(*where)} with torch {here()}; --again measures anew"
+            print(said, flush=True)
         else:
             print(f"{name}: measuring", flush=True)
-            given = ["--device", str(device)] if part.command[0] != "notebooks" else []
-            given += seed if given and "--seed" not in part.command else []
-            begun = time.perf_counter()
-            status = main([*part.command, "--figures", str(figures), "--scale", scale, *given])
-            took = f"{(time.perf_counter() - begun) / 60:.1f} min"
-            print(f"{name}: {f'failed with status {status}' if status else 'done'} after {took}", flush=True)
+            begun, before = time.perf_counter(), part.written(*where)
+            status = _measure(part, *where, arguments)
+            took = f"after {(time.perf_counter() - begun) / 60:.1f} min"
+            # At quick scale the lessons keep nothing.
+            whole = scale == "quick" or (part.records(*where) and part.written(*where) != before)
+            ended = f"done {took}" if whole else f"paused {took}: the same command goes on"
+            print(f"{name}: {f'failed with status {status} {took}' if status else ended}", flush=True)
             if status == STOPPED:
                 return status
-            worst = worst or status  # the other parts are measured all the same
-        records += part.records(figures, device, scale)
+            failed = failed or status  # the other parts are measured all the same
+        records += part.records(*where)
     if arguments.json:
         _write_json(arguments.json, records)
     missing = what_is_missing(figures, device, scale)
     if scale == "quick":  # forty steps of training are no evidence
         print("at quick scale the lessons keep nothing")
     elif missing:
-        print(f"still missing on this device: python -m modernbert_edu record --part {' '.join(missing)}")
+        print(f"still missing on this device: {_record_command(arguments, missing)}")
     else:
         print("nothing is missing on this device")
-    return worst
+    return failed
+
+
+def _measure(part, figures: Path, device, scale: str, arguments: argparse.Namespace) -> int:
+    """Run a part's command: -> its exit status; 1, with the traceback, where it broke in a way nobody foresaw."""
+    import traceback
+
+    from .measure.record import RESUMED
+
+    given = [*part.command, "--figures", str(figures), "--scale", scale]
+    if part.lesson is None:  # a lesson chooses its device and its seed by itself
+        given += ["--device", str(device)]
+        if arguments.seed is not None and "--seed" not in part.command:
+            given += ["--seed", str(arguments.seed)]
+    if arguments.again and part.command[0] in RESUMED:
+        given += ["--anew"]
+    try:
+        return main(given)
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _record_command(arguments: argparse.Namespace, parts: list[str]) -> str:
+    """The command that records these parts, with the options that were given."""
+    import shlex
+
+    words = ["python", "-m", "modernbert_edu", "record"]
+    for name in ("device", "scale", "seed", "figures"):
+        if (value := getattr(arguments, name)) is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join([*words, "--part", *parts])
 
 
 def claims(arguments: argparse.Namespace) -> int:

@@ -175,6 +175,30 @@ def test_a_stopped_grid_goes_on_run_by_run(data, tmp_path, monkeypatch):
     assert '"run": "old"' in (tmp_path / ablation.FILE).read_text()  # kept, not used
 
 
+def test_runs_of_another_torch_and_half_runs_are_trained_again(data, tmp_path, monkeypatch):
+    sizes = replace(TINY, rates=(1e-3,), seeds=(0,))
+    bert = ablation.make_variants([], "bert", sizes, data.tokenizer)
+    trained, real = [], ablation._train
+    monkeypatch.setattr(ablation, "_train", lambda run, *args: (trained.append(run), real(run, *args))[1])
+    here = torch.__version__
+    first = ablation.run_ablation(bert, data, sizes, CPU, out=tmp_path)
+    assert ablation.run_ablation(bert, data, sizes, CPU, out=tmp_path)[1:] == first[1:] and len(trained) == 1
+    monkeypatch.setattr(torch, "__version__", "9.9.0")
+    other = ablation.run_ablation(bert, data, sizes, CPU, out=tmp_path)
+    assert len(trained) == 2 and {r["torch"] for r in other} == {"9.9.0"}
+    monkeypatch.setattr(torch, "__version__", here)
+    assert ablation.run_ablation(bert, data, sizes, CPU, out=tmp_path)[1:] == first[1:] and len(trained) == 2
+    path = tmp_path / ablation.FILE
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(rows[:-1]))  # the end of the other torch's is lost
+    monkeypatch.setattr(torch, "__version__", "9.9.0")
+    again = ablation.run_ablation(bert, data, sizes, CPU, out=tmp_path)
+    assert len(trained) == 3 and len(again) == len(other)
+    assert len(path.read_text().splitlines()) == len(rows)  # the half went, the first torch's stayed
+    ablation.run_ablation(bert, data, sizes, CPU, out=tmp_path, anew=True)
+    assert len(trained) == 4 and len(path.read_text().splitlines()) == len(rows)
+
+
 def trained_keys(runs):
     return [(r.variant.name, r.learning_rate, r.seed) for r in runs]
 

@@ -77,7 +77,19 @@ def test_runs_are_kept_and_not_run_again(tmp_path, monkeypatch):
     first = headline.run_headline(data, sizes, torch.device("cpu"), tmp_path / "out")
     monkeypatch.setattr(headline, "pretrain", lambda *a, **k: pytest.fail("a finished run was run again"))
     again = headline.run_headline(data, sizes, torch.device("cpu"), tmp_path / "out")
-    assert again == first
+    assert again == first and all(r["torch"] and r["device"] and r["date"] for r in first)
+    (tmp_path / "out" / "headline.jsonl").rename(tmp_path / "kept.jsonl")  # half of a run is none
+    rows = (tmp_path / "kept.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out" / "headline.jsonl").write_text("".join(rows[:-1]))
+    with pytest.raises(pytest.fail.Exception, match="run again"):
+        headline.run_headline(data, sizes, torch.device("cpu"), tmp_path / "out")
+    (tmp_path / "kept.jsonl").rename(tmp_path / "out" / "headline.jsonl")
+    with pytest.raises(pytest.fail.Exception, match="run again"):
+        headline.run_headline(data, sizes, torch.device("cpu"), tmp_path / "out", anew=True)
+    here = torch.__version__
+    monkeypatch.setattr(torch, "__version__", "9.9.0")
+    with pytest.raises(pytest.fail.Exception, match="run again"):
+        headline.run_headline(data, sizes, torch.device("cpu"), tmp_path / "out")
     for model in headline.MODELS:
         assert len(headline.chosen_runs(first, model)) == 2
         assert len({r["run"] for r in first if r["model"] == model}) == 3
@@ -88,5 +100,7 @@ def test_runs_are_kept_and_not_run_again(tmp_path, monkeypatch):
         "headline-modernbert-quick.jsonl",
         "headline.png",
     ]
-    assert headline.summary(headline.kept(tmp_path / "figures")) == headline.summary(first)
+    kept = headline.kept(tmp_path / "figures")
+    assert headline.summary(kept) == headline.summary(first)
+    assert {r["torch"] for r in kept} == {here}  # what is kept does not become what the newer torch measured
     assert headline.kept(tmp_path / "nothing") == []

@@ -14,7 +14,9 @@ from modernbert_edu.beginning import new_model
 from modernbert_edu.classroom.scale import SCALES
 from modernbert_edu.measure import retrieval, retrieval_curve
 from modernbert_edu.retriever import max_sim
+from modernbert_edu.runtime import describe_device, write_jsonl
 from modernbert_edu.tasks import default_model
+from modernbert_edu.tasks.loop import Paused
 
 TASK = retrieval.RetrievalTask(
     ["cat on the mat", "read bytes of a path"], TEXTS, [{0}, {2}], "toy", frozenset({"toy"})
@@ -118,6 +120,86 @@ def test_a_comparison_keeps_its_runs_and_its_records(tmp_path, monkeypatch, smal
         assert {r["model"] for r in kept} == {model, "BM25"} and all(r["torch"] and r["device"] for r in kept)
         assert {r["step"] for r in kept if r["model"] == model} == {0, 2}
     assert len(retrieval_curve.curve(retrieval_curve.kept(tmp_path), "ModernBERT", "code")) == 1
+    assert said.count(f"{describe_device(torch.device('cpu'))}, quick scale: Docstring to function: BM25") == 2
+    kept = retrieval_curve.kept(tmp_path)
+    assert len({r["questions"] for r in kept}) == 1 and {r["torch"] for r in kept} == {torch.__version__}
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
+def test_minutes_are_above_0(minutes, capsys):
+    assert main(["search", "compare", "--scale", "quick", "--minutes", minutes]) == 2
+    assert "--minutes must be above 0" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def curve_of(small):
+    sizes, cpu = replace(small, steps=4, evaluations=2), torch.device("cpu")
+    data = retrieval_curve.load_data(sizes)
+
+    def run(out, **options):
+        return retrieval_curve.run_curve(data, sizes, cpu, out, ["BERT"], [0], **options)
+
+    return run
+
+
+def timeless(records):
+    return [{k: v for k, v in r.items() if k not in ("seconds", "date")} for r in records]
+
+
+def test_a_paused_curve_goes_on(tmp_path, curve_of):
+    with pytest.raises(Paused, match="BERT paused after step 2 of 4"):
+        curve_of(tmp_path / "paused", deadline=0.0)
+    assert not (tmp_path / "paused/retrieval.jsonl").exists()
+    assert [path for path in (tmp_path / "paused").iterdir() if path.is_dir()]
+    # Measuring anew is not beginning anew: else what pauses would never come to its end.
+    resumed = curve_of(tmp_path / "paused", anew=True)
+    assert not [path for path in (tmp_path / "paused").iterdir() if path.is_dir()]
+    assert timeless(resumed) == timeless(curve_of(tmp_path / "whole"))
+
+
+def test_a_finished_curve_is_found_unless_half_anew_or_of_another_torch(tmp_path, curve_of, monkeypatch):
+    trained, real = [], retrieval_curve.train_retriever
+    monkeypatch.setattr(
+        retrieval_curve, "train_retriever", lambda *a, **k: (trained.append(k["label"]), real(*a, **k))[1]
+    )
+    path = tmp_path / "retrieval.jsonl"
+    first = curve_of(tmp_path)
+    assert timeless(curve_of(tmp_path)) == timeless(first) and len(trained) == 1
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(rows[:-1]))
+    again = curve_of(tmp_path)
+    assert len(trained) == 2 and timeless(again) == timeless(first)
+    assert len(path.read_text().splitlines()) == len(rows)  # the half is no longer there
+    curve_of(tmp_path, anew=True)
+    assert len(trained) == 3 and len(path.read_text().splitlines()) == len(rows)
+    monkeypatch.setattr(torch, "__version__", "9.9.0")
+    other = curve_of(tmp_path)
+    assert len(trained) == 4 and {r["torch"] for r in other} == {"9.9.0"}
+    assert {r["run"] for r in other if "run" in r}.isdisjoint(r.get("run") for r in first)
+
+
+def keep(folder, model, seed, bm25, date, **facts):
+    rows = [r | dict(date=date) | facts for r in records(bm25)
+            if r["model"] == "BM25" or (r["model"], r["seed"]) == (model, seed)]  # fmt: skip
+    write_jsonl(folder / "measurements/a" / retrieval_curve.file_of(model, seed, "laptop"), rows)
+
+
+def kept_runs(folder):
+    return {(r["model"], r["seed"]) for r in retrieval_curve.kept(folder) if r["model"] != "BM25"}
+
+
+def test_what_is_kept_together_was_asked_the_same_with_the_same_torch(tmp_path):
+    keep(tmp_path, "ModernBERT", 0, 0.5, "2026-01-01")  # of before the digest was kept
+    keep(tmp_path, "BERT", 0, 0.5, "2026-01-02")
+    assert kept_runs(tmp_path) == {("ModernBERT", 0), ("BERT", 0)}
+    keep(tmp_path, "BERT", 1, 0.5, "2026-01-03", questions="q")
+    assert kept_runs(tmp_path) == {("ModernBERT", 0), ("BERT", 0), ("BERT", 1)}
+    keep(tmp_path, "ModernBERT", 1, 0.5, "2026-01-04", questions="other")  # by chance BM25 is as good on them
+    assert kept_runs(tmp_path) == {("ModernBERT", 0), ("BERT", 0), ("ModernBERT", 1)}
+    keep(tmp_path, "ModernBERT", 1, 0.6, "2026-01-05", questions="other")
+    assert kept_runs(tmp_path) == {("ModernBERT", 1)}
+    keep(tmp_path, "BERT", 0, 0.6, "2026-01-06", questions="other", torch="9.9.0")
+    assert kept_runs(tmp_path) == {("BERT", 0)}
 
 
 # ---- the model for whoever names none --------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ from ..data.prepared import TextData
 from ..errors import InputError
 from ..intervals import bootstrap_interval
 from ..model import MaskedLM
-from ..runtime import append_jsonl, progress, provenance, read_jsonl
+from ..runtime import progress, provenance
 from ..training.pretrain import autocast, train_mlm
+from .finished import WHERE, finished_runs, keep_run
 from .memory import training_memory
 
 FORMAT = 1  # of the records; those of another format are kept and not used
@@ -187,19 +188,21 @@ def run_ablation(
     rates: dict[str, float] | None = None,
     out: Path | None = None,
     minutes: float | None = None,
+    anew: bool = False,
     say: Callable[[str], None] = print_now,
 ) -> list[dict]:
     """Train all variants; same sequences, order and masks for the same seed: -> records.
 
     With the first seed each variant is trained at every one of `sizes.rates`; the best of these runs counts ("final"),
     the others are its sweep ("sweep"), and the other seeds train at its rate. `rates` gives the rates by name instead.
-    With `out`, each finished run is kept in its `ablation.jsonl`, and a run found there is not done again; a second
-    ablation on the same folder is refused. `minutes` refuses a grid that is estimated to take longer.
+    With `out`, each finished run is kept in its `ablation.jsonl`, and a run found there, of this device and version of
+    torch, is not done again unless `anew`; a second ablation on the same folder is refused. `minutes` refuses a grid
+    that is estimated to take longer.
     """
     first, *others = sizes.seeds
     tried = {v.name: [Run(v, rate, first, sizes.steps) for rate in ([rates[v.name]] if rates else sizes.rates)]
              for v in variants}  # fmt: skip
-    with _Store(out, sizes, data.corpus.fingerprint, device) as store:
+    with _Store(out, sizes, data.corpus.fingerprint, device, anew) as store:
         missing = sum(run not in store for runs in tried.values() for run in runs)
         for seed in others:  # which rate will be the best is not known yet
             missing += sum(not any(replace(run, seed=seed) in store for run in runs) for runs in tried.values())
@@ -264,8 +267,10 @@ def _memory(model: MaskedLM, data: TextData, sizes: AblationScale, device: torch
 class _Store:
     """The records of finished runs, in memory, and in a folder where one is given."""
 
-    def __init__(self, out: Path | None, sizes: AblationScale, fingerprint: str, device: torch.device):
-        self.out, self.sizes, self.fingerprint, self.device = out, sizes, fingerprint, device
+    def __init__(
+        self, out: Path | None, sizes: AblationScale, fingerprint: str, device: torch.device, anew: bool = False
+    ):
+        self.out, self.sizes, self.fingerprint, self.device, self.anew = out, sizes, fingerprint, device, anew
         backend, _ = choose_backend(device, getattr(torch, sizes.dtype))
         self.facts = provenance(device, dtype=sizes.dtype, backend=backend, fingerprint=fingerprint)
         self.known: dict[str, list[dict]] = {}
@@ -281,11 +286,10 @@ class _Store:
                 raise InputError(
                     f"another ablation is writing to {self.out}; wait for it, or give another --out"
                 ) from None
-            path = self.out / FILE
-            for record in read_jsonl(path) if path.exists() else []:
-                if record.get("format") == FORMAT and "run" in record:
+            here = [self.facts[name] for name in WHERE]
+            for record in [] if self.anew else finished_runs(self.out / FILE):
+                if record.get("format") == FORMAT and [record.get(name) for name in WHERE] == here:
                     self.known.setdefault(record["run"], []).append(record)
-            self.known = {key: rows for key, rows in self.known.items() if rows[-1].get("last")}  # finished ones
         return self
 
     def __exit__(self, *_):
@@ -300,10 +304,7 @@ class _Store:
         key = run.key(self.sizes, self.fingerprint)
         if key not in self.known:
             rows = [row | dict(run=key, format=FORMAT) for row in self._records(run, data, bar)]
-            rows[-1]["last"] = True
-            if self.out is not None:
-                append_jsonl(self.out / FILE, rows)
-            self.known[key] = rows
+            self.known[key] = rows if self.out is None else keep_run(self.out / FILE, rows)
         return self.known[key]
 
     def _records(self, run: Run, data: TextData, bar) -> list[dict]:

@@ -22,7 +22,6 @@ from ..data.prepared import TextData
 from ..errors import InputError
 from ..model import MaskedLM
 from ..runtime import (
-    append_jsonl,
     describe_device,
     device_slug,
     prepare_output_folder,
@@ -36,6 +35,7 @@ from ..training.recipe import Recipe
 from ..training.runs import pretrain
 from ..training.schedule import step_sizes
 from . import plots
+from .finished import finished_runs, keep_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,11 +64,15 @@ def setup(name: str, rate: float, sizes: HeadlineScale, vocab_size: int) -> tupl
 
 
 def run_headline(
-    data: TextData, sizes: HeadlineScale, device: torch.device, out: Path, models: Sequence[str] = tuple(MODELS)
-) -> list[dict]:
-    """The records of all runs of these models. A finished run is kept in `out`: a stopped measurement goes on."""
+    data: TextData, sizes: HeadlineScale, device: torch.device, out: Path, models: Sequence[str] = tuple(MODELS),
+    anew: bool = False,
+) -> list[dict]:  # fmt: skip
+    """The records of all runs of these models. A finished run is kept in `out`: a stopped measurement goes on.
+
+    `anew` trains also what is kept there.
+    """
     path = prepare_output_folder(out) / f"{NAME}.jsonl"
-    done = read_jsonl(path) if path.exists() else []
+    done = [] if anew else finished_runs(path)
     total = _steps(sizes, models)
     records: list[dict] = []
     with progress(total=total, desc=NAME, unit="step") as bar:
@@ -93,7 +97,8 @@ def _steps(sizes: HeadlineScale, models: Sequence[str]) -> int:
 def _run(name, rate, seed, data, sizes, device, path, done, bar) -> list[dict]:
     config, recipe = setup(name, rate, sizes, data.tokenizer.vocab_size)
     facts = dict(config=config.identity(), recipe=recipe.to_dict(), seed=seed, corpus=data.corpus.fingerprint,
-                 tokenizer=data.tokenizer.fingerprint, dtype=sizes.dtype, device=describe_device(device))  # fmt: skip
+                 tokenizer=data.tokenizer.fingerprint, dtype=sizes.dtype, device=describe_device(device),
+                 torch=torch.__version__)  # fmt: skip
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     found = [record for record in done if record.get("run") == key]
     steps = len(list(step_sizes(recipe)))
@@ -104,11 +109,10 @@ def _run(name, rate, seed, data, sizes, device, path, done, bar) -> list[dict]:
     model = MaskedLM(config)
     run = pretrain(model, recipe, data, seed=seed, device=device, dtype=getattr(torch, sizes.dtype), label=name,
                    eval_every=max(1, steps // sizes.evaluations), bar=bar)  # fmt: skip
-    more = dict(run=key, learning_rate=rate, parameters=config.num_parameters(),
-                unigram_entropy=data.unigram_entropy, corpus=data.corpus.fingerprint)  # fmt: skip
-    records = [{**r, **more} for r in run.history if r["what"] == "held_out_loss"]
-    append_jsonl(path, records)
-    return records
+    # What it was measured on goes into the rows now: whoever reads them later may have another torch.
+    more = {**provenance(device), "run": key, "learning_rate": rate, "parameters": config.num_parameters(),
+            "unigram_entropy": data.unigram_entropy, "corpus": data.corpus.fingerprint}  # fmt: skip
+    return keep_run(path, [{**r, **more} for r in run.history if r["what"] == "held_out_loss"])
 
 
 # ---- what follows from the records -----------------------------------------------------------------------------------
@@ -215,7 +219,7 @@ def file_of(model: str, scale: str) -> str:
 
 
 def keep_and_draw(records: Sequence[dict], scale: str, device: torch.device, figures: Path) -> list[Path]:
-    """Write each model's records, with what they were measured on; where both are kept, draw the figure: -> files."""
+    """Write each model's records, whose own facts stay; where both models' are kept, draw the figure: -> files."""
     facts = provenance(device, scale=scale)
     folder = Path(figures) / "measurements" / device_slug(device)
     written = []

@@ -15,8 +15,9 @@ import torch
 from ..errors import InputError
 from ..lessons import MINUTES
 from ..lessons import MODULES as LESSONS
-from ..runtime import device_slug, read_jsonl
+from ..runtime import device_slug, read_jsonl, resolve_device
 
+RESUMED = ("headline", "search", "ablate")  # these keep finished runs apart; --anew tells them to measure those again
 TOUR_AND_BERT = ("00_tour", "01_vanilla_bert")  # these draw nothing from records of their own
 
 
@@ -29,13 +30,20 @@ class Part:
     lesson: str | None = None
 
     def path(self, figures: Path, device: torch.device, scale: str) -> Path:
+        """A lesson chooses its device by itself, so its line is with that one's."""
+        device = resolve_device() if self.lesson else device
         return Path(figures) / "measurements" / device_slug(device) / self.file.format(scale=scale)
 
     def records(self, figures: Path, device: torch.device, scale: str) -> list[dict]:
         """What this part has left for this device and this version of torch; [] where it has not been measured."""
         path = self.path(figures, device, scale)
         found = read_jsonl(path) if path.exists() else []
-        return [r for r in found if self.lesson in (None, r.get("lesson")) and r.get("torch") in (None, here())]
+        return [r for r in found if self.lesson in (None, r.get("lesson")) and r.get("torch") == here()]
+
+    def written(self, figures: Path, device: torch.device, scale: str) -> tuple[int, int] | None:
+        """Something that is another after each writing of the file: a part that paused leaves it as it was."""
+        path = self.path(figures, device, scale)
+        return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def here() -> str:

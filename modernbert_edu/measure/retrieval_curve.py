@@ -23,18 +23,11 @@ from ..config import EncoderConfig
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from ..retriever import Embedder
-from ..runtime import (
-    append_jsonl,
-    describe_device,
-    device_slug,
-    prepare_output_folder,
-    provenance,
-    read_jsonl,
-    write_jsonl,
-)
+from ..runtime import describe_device, device_slug, prepare_output_folder, provenance, read_jsonl, write_jsonl
 from ..tasks.contrastive import train_retriever
 from ..tasks.default_model import contrastive_settings
 from . import plots
+from .finished import finished_runs, keep_run
 from .headline import reached
 from .retrieval import LibraryData, judge_by_words, judging, learn_tokenizer, library_data
 
@@ -57,31 +50,33 @@ def load_data(sizes: SearchScale) -> LibraryData:
 
 def run_curve(
     data: LibraryData, sizes: SearchScale, device: torch.device, out: Path, models: Sequence[str], seeds: Sequence[int],
-    deadline: float | None = None,
+    deadline: float | None = None, anew: bool = False,
 ) -> list[dict]:  # fmt: skip
     """The records of all runs of these models and seeds, and BM25's on the same questions.
 
-    Raises `Paused` where a run would last beyond `deadline` (time.monotonic); its state is kept in `out`.
+    A finished run is found again in `out`, unless `anew`. Raises `Paused` where a run would last beyond `deadline`
+    (time.monotonic); its state is kept in `out`, and gone on from, `anew` or not.
     """
     path = prepare_output_folder(out) / f"{NAME}.jsonl"
-    done = read_jsonl(path) if path.exists() else []
+    done = [] if anew else finished_runs(path)
+    facts = dict(questions=_digest(data))
     records = []
     for name in TASKS:
         task = data.tasks[name]
         found = judge_by_words(task)
-        records += [dict(what=metric, value=value, unit="share", model="BM25", task=name, queries=len(task.queries))
-                    for metric, value in found.items()]  # fmt: skip
+        more = {**provenance(device), **facts, "model": "BM25", "task": name, "queries": len(task.queries)}
+        records += [dict(what=metric, value=value, unit="share", **more) for metric, value in found.items()]
         print(f"BM25, {TASKS[name].lower()}: {METRIC} {found[METRIC]:.3f}", flush=True)
     tokenizer = learn_tokenizer(data, sizes.vocab_size, sizes.tokenizer_characters, sizes.seed)
     for name in models:
         for seed in seeds:
-            records += _run(name, seed, data, tokenizer, sizes, device, path, done, deadline)
+            records += _run(name, seed, data, tokenizer, sizes, device, path, done, deadline, facts)
     return records
 
 
 def _run(
     name: str, seed: int, data: LibraryData, tokenizer: Tokenizer, sizes: SearchScale, device, path: Path, done,
-    deadline,
+    deadline, more,
 ) -> list[dict]:  # fmt: skip
     bert = name == "BERT"
     preset, rate = (sizes.bert_preset, sizes.bert_rate) if bert else (sizes.modernbert_preset, sizes.modernbert_rate)
@@ -89,7 +84,7 @@ def _run(
     lm = new_model(preset, tokenizer, seed, like=sizes.bert_preset, unpad=True)
     config: EncoderConfig = lm.config
     facts = dict(config=config.identity(), settings=vars(settings), tokenizer=tokenizer.fingerprint, dtype=sizes.dtype,
-                 device=describe_device(device), questions=_digest(data))  # fmt: skip
+                 device=describe_device(device), torch=torch.__version__, **more)  # fmt: skip
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     found = [record for record in done if record.get("run") == key]
     if found:
@@ -101,13 +96,15 @@ def _run(
         evaluate=judging(data, tuple(TASKS)), eval_every=max(1, sizes.steps // sizes.evaluations),
         out=path.parent / f"{NAME}-{key}", deadline=deadline,
     )  # fmt: skip
-    more = dict(run=key, learning_rate=rate, parameters=config.num_parameters(), train_pairs=len(data.train))
+    # What it was measured on goes into the rows now: whoever reads them later may have another torch.
+    more = {**provenance(device), **more, "run": key, "learning_rate": rate, "parameters": config.num_parameters(),
+            "train_pairs": len(data.train)}  # fmt: skip
     records = []
     for record in run.history:
         if record["what"] != "train_loss":
             task, _, metric = record["what"].partition(" ")
             records.append({**record, **more, "what": metric, "task": task})
-    append_jsonl(path, records)
+    records = keep_run(path, records)
     shutil.rmtree(path.parent / f"{NAME}-{key}", ignore_errors=True)  # the state to go on from
     ends = ", ".join(f"{task} {curve(records, name, task)[0][-1][1]:.3f}" for task in TASKS)
     print(f"{name}, seed {seed}: {METRIC} {ends}; {run.pairs:,} pairs in {run.seconds:.0f} s", flush=True)
@@ -202,7 +199,7 @@ def file_of(model: str, seed: int | str, scale: str) -> str:
 
 
 def keep_and_draw(records: Sequence[dict], scale: str, device: torch.device, figures: Path) -> list[Path]:
-    """Write each run's records beside BM25's, with what they were measured on, and draw what is kept: -> files."""
+    """Write each run's records beside BM25's, and draw what is kept: -> files. A row's own facts are not replaced."""
     facts = provenance(device, scale=scale)
     folder = Path(figures) / "measurements" / device_slug(device)
     written = []
@@ -214,14 +211,27 @@ def keep_and_draw(records: Sequence[dict], scale: str, device: torch.device, fig
 
 
 def kept(figures: str | Path = "figures") -> list[dict]:
-    """The best records that are kept, of one device at one scale: all runs on the same questions; else []."""
+    """The best records that are kept, of one device at one scale: the newest run, and all that fit it; else []."""
     for scale in ("gpu", "laptop", "quick"):
         for folder in sorted((Path(figures) / "measurements").glob("*")):
             found = [read_jsonl(path) for model in MODELS for path in sorted(folder.glob(file_of(model, "*", scale)))]
-            if found:  # other installed packages give other questions, and BM25 another value on them
-                first = words(found[0], "code")
-                return [record for records in found if words(records, "code") == first for record in records]
+            if found:
+                newest = max(found, key=lambda records: max(r.get("date", "") for r in records))
+                return [record for records in found if _fits(records, newest) for record in records]
     return []
+
+
+def _fits(records: Sequence[dict], newest: Sequence[dict]) -> bool:
+    """Whether two files were measured on the same questions, which installed packages decide, with the same torch.
+
+    Files of before the questions' digest was kept are told apart by BM25's value alone.
+    """
+    digests = {r["questions"] for r in (*records, *newest) if "questions" in r}
+    return len(digests) < 2 and _words_and_torch(records) == _words_and_torch(newest)
+
+
+def _words_and_torch(records: Sequence[dict]) -> tuple[float, str | None]:
+    return words(records, "code"), next((r.get("torch") for r in records if r["model"] != "BM25"), None)
 
 
 def redraw(figures: str | Path = "figures") -> list[Path]:
