@@ -233,12 +233,12 @@ def progress(iterable: Iterable | None = None, **options):
     """
     from tqdm.auto import tqdm
 
-    watched = sys.stderr.isatty() or _in_notebook()
+    watched = sys.stderr.isatty() or in_notebook()
     silenced = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
     return tqdm(iterable, disable=silenced or not watched, **options)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
     """Whether this process is a notebook's kernel."""
     if "IPython" not in sys.modules:
         return False

@@ -71,7 +71,7 @@ def test_a_notebook_shows_the_same_words_in_colour(answer, verdict, right, monke
 
     check_double(answer)
     printed, bundles = capsys.readouterr().out.rstrip("\n"), []
-    monkeypatch.setattr(machinery, "_in_notebook", lambda: True)
+    monkeypatch.setattr(machinery, "in_notebook", lambda: True)
     monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: bundles.append(bundle))
     assert check_double(answer) is right and capsys.readouterr().out == ""
     (bundle,) = bundles

@@ -54,7 +54,7 @@ def test_without_a_reader_the_picture_is_all_and_at_the_start_values(screen, mon
 
 def test_nothing_moves_under_a_runner_outside_a_notebook_or_without_widgets(monkeypatch):
     assert not interact.interactive()  # no kernel here
-    monkeypatch.setattr("modernbert_edu.classroom.live._in_notebook", lambda: True)
+    monkeypatch.setattr("modernbert_edu.classroom.live.in_notebook", lambda: True)
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     monkeypatch.delenv("MODERNBERT_EDU_STATIC", raising=False)
     monkeypatch.setattr(interact, "find_spec", lambda name: object() if name == "ipywidgets" else None)

@@ -86,7 +86,7 @@ def test_nothing_is_shown_where_nobody_looks(screen, monkeypatch):
 
 
 def test_a_runner_and_a_test_are_nobody(monkeypatch):
-    monkeypatch.setattr(live, "_in_notebook", lambda: True)
+    monkeypatch.setattr(live, "in_notebook", lambda: True)
     assert not live.watched()  # this is a test
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     monkeypatch.delenv("MODERNBERT_EDU_STATIC", raising=False)
@@ -94,7 +94,7 @@ def test_a_runner_and_a_test_are_nobody(monkeypatch):
     monkeypatch.setenv("MODERNBERT_EDU_STATIC", "1")
     assert not live.watched()
     monkeypatch.delenv("MODERNBERT_EDU_STATIC")
-    monkeypatch.setattr(live, "_in_notebook", lambda: False)
+    monkeypatch.setattr(live, "in_notebook", lambda: False)
     assert not live.watched()
 
 

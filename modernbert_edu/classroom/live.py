@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..measure.plots import line_style, new_figure, png_bytes, style
-from ..runtime import _in_notebook
+from ..runtime import in_notebook
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ DRAWING_SHARE = 0.05  # nor spend more of the time than this on drawing: it is t
 def watched() -> bool:
     """Whether somebody is looking on: a notebook's kernel that no runner and no test drives."""
     driven = os.environ.get("MODERNBERT_EDU_STATIC") or os.environ.get("PYTEST_CURRENT_TEST")
-    return _in_notebook() and not driven
+    return in_notebook() and not driven
 
 
 class LivePlot:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ from ..tasks.library_tasks import (
 from ..tasks.windows import one_a_text, starts
 from ..training.pretrain import autocast, train_mlm
 from ..unpadding import Layout
+from .shared import side_of_zero
 
 MODELS = ("BERT", "ModernBERT")
 PRETRAINED, RANDOM = "pretrained", "random"
@@ -439,11 +441,6 @@ def _tests(records: Sequence[dict], **wanted) -> list[dict]:
     return [r for r in records if r["what"] == "test_accuracy" and all(r.get(k) == v for k, v in wanted.items())]
 
 
-def _mean(values) -> float:
-    values = list(values)
-    return sum(values) / len(values)
-
-
 def chosen(records: Sequence[dict], task: str, model: str, start: str = "-", pooling: str = "-") -> list[dict]:
     """The runs, one a seed, that a table or a verdict speaks of: at the rate that is best on `dev` for packages."""
     mine = _tests(records, task=task, model=model, start=start, pooling=pooling)
@@ -469,8 +466,8 @@ def score_rows(records: Sequence[dict], task: str) -> list[tuple]:
             rows.append((*run, "-", f"{values[0]:.1%}", "-", "-", "-"))
             continue
         seeds = ", ".join(f"{value:.1%}" for value in values)
-        rows.append((*run, f"{mine[0]['rate']:g}", f"{_mean(values):.1%}", seeds,
-                     f"{_mean(r['seconds'] for r in mine):.1f}", f"{mine[0]['memory'] / plots.MIB:,.1f}"))  # fmt: skip
+        rows.append((*run, f"{mine[0]['rate']:g}", f"{fmean(values):.1%}", seeds,
+                     f"{fmean(r['seconds'] for r in mine):.1f}", f"{mine[0]['memory'] / plots.MIB:,.1f}"))  # fmt: skip
     return rows
 
 
@@ -479,16 +476,16 @@ def difference(mine: Sequence[dict], theirs: Sequence[dict]) -> tuple[float, flo
 
     Each text counts with its mean over the seeds, and both sides are compared on the same texts.
     """
-    shares = [[_mean(r["right"][i] == "1" for r in side) for i in range(len(side[0]["right"]))]
+    shares = [[fmean(r["right"][i] == "1" for r in side) for i in range(len(side[0]["right"]))]
               for side in (mine, theirs)]  # fmt: skip
     gaps = [a - b for a, b in zip(*shares, strict=True)]
-    return (_mean(gaps), *bootstrap_interval(gaps))
+    return (fmean(gaps), *bootstrap_interval(gaps))
 
 
 def verdict(mine: Sequence[dict], theirs: Sequence[dict]) -> str:
     """The difference in points, its interval, and "more" or "fewer" where the whole interval is on one side of 0."""
     mean, low, high = difference(mine, theirs)
-    words = "more right" if low > 0 else "fewer right" if high < 0 else "no difference can be told"
+    words = side_of_zero(low, high, above="more right", below="fewer right")
     return f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], {words}"
 
 
@@ -540,9 +537,9 @@ def fact_rows(records: Sequence[dict], places: Sequence[int], short: int) -> lis
     for (reader, pooling), mine in (baselines | fact_runs(records)).items():
         shares = within(mine, places, short)
         rate, *cost = ("-", "-", "-") if pooling == "-" else (
-            f"{mine[0]['rate']:g}", f"{_mean(r['seconds'] for r in mine):.0f}",
+            f"{mine[0]['rate']:g}", f"{fmean(r['seconds'] for r in mine):.0f}",
             f"{mine[0]['memory'] / plots.MIB:,.0f}")  # fmt: skip
-        rows.append((reader, pooling, rate, f"{_mean(r['value'] for r in mine):.0%}", f"{shares[True]:.0%}",
+        rows.append((reader, pooling, rate, f"{fmean(r['value'] for r in mine):.0%}", f"{shares[True]:.0%}",
                      f"{shares[False]:.0%}", *cost))  # fmt: skip
     return rows
 
@@ -591,7 +588,7 @@ def plot_rates(records: Sequence[dict]):
         for start, size in zip(STARTS, (9, 5), strict=True):  # a point under another is still seen
             mine = [r for r in sweep if (r["model"], r["start"]) == (name, start)]
             rates, look = sorted({r["rate"] for r in mine}), START_LOOKS[start]
-            means = [100 * _mean(r["value"] for r in mine if r["rate"] == rate) for rate in rates]
+            means = [100 * fmean(r["value"] for r in mine if r["rate"] == rate) for rate in rates]
             ax.plot(rates, means, color=look["color"], linestyle=look["linestyle"])
             ax.plot([r["rate"] for r in mine], [100 * r["value"] for r in mine], linestyle="", color=look["color"],
                     marker=look["marker"], markersize=size, markeredgecolor="white")  # fmt: skip

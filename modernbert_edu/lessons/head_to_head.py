@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +41,7 @@ from ..measure.speed import (
 from ..model import MaskedLM
 from ..runtime import progress
 from ..training.pretrain import autocast, masked_batch, train_mlm
+from .shared import side_of_zero, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -372,17 +374,12 @@ def summary(records: Sequence[dict]) -> dict[str, dict]:
     for name, runs in found.items():
         ends = [run[-1] for run in runs]
         result[name] = dict(
-            loss=_mean(r["value"] for r in ends), seconds=_mean(r["seconds"] for r in ends),
-            early=_mean(loss_at(run, first_done) for run in runs), tokens=ends[0]["tokens"],
+            loss=fmean(r["value"] for r in ends), seconds=fmean(r["seconds"] for r in ends),
+            early=fmean(loss_at(run, first_done) for run in runs), tokens=ends[0]["tokens"],
             bytes=once["trained_memory_bytes", name], rate=ends[0]["learning_rate"],
             microseconds=1e6 / once["trained_tokens_per_second", name], parameters=ends[0]["parameters"],
         )  # fmt: skip
     return result
-
-
-def _mean(values) -> float:
-    values = list(values)
-    return sum(values) / len(values)
 
 
 QUALITY_COLUMNS = ("model", "parameters", "rate", "loss, equal tokens (nats)", "loss, equal seconds (nats)",
@@ -400,7 +397,7 @@ def verdict(low: float, high: float, seeds: int) -> str:
     """In words, what an interval of a difference says; less is better."""
     if seeds < 2:
         return "one seed decides nothing"
-    return "lower" if high < 0 else "higher" if low > 0 else "no difference can be told"
+    return side_of_zero(low, high)
 
 
 def verdicts(records: Sequence[dict]) -> list[str]:
@@ -410,7 +407,7 @@ def verdicts(records: Sequence[dict]) -> list[str]:
         for d in paired_differences(records, base):
             if d.model in models[i + 1 :]:
                 words = verdict(d.low, d.high, len(d.by_seed))
-                lines.append(f"{d.model} minus {base}: {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}] nats, {words}")
+                lines.append(f"{d.model} minus {base}: {with_interval(d.mean, d.low, d.high)} nats, {words}")
     return lines
 
 

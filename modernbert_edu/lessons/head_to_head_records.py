@@ -20,6 +20,7 @@ from ..measure.verdicts import LESSON_07, ROWS, in_one_run, per_sequence, speed
 from ..tasks.glue_paper import TABLE_1
 from . import finetuning, recorded, retrieval
 from .head_to_head import verdict
+from .shared import with_interval
 
 MODERN, SEARCH, CLASSES = "ModernBERT", "12_retrieval", "11_finetuning"
 HEADS = 12  # of all four at base size
@@ -233,7 +234,7 @@ def last_step(figures: str | Path) -> tuple[str, str] | None:
     if len(rungs) < 2:
         return None
     d = next(d for d in paired_differences(final, rungs[-2]) if d.model == rungs[-1])
-    return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}] nats", verdict(d.low, d.high, len(d.by_seed))
+    return f"{with_interval(d.mean, d.low, d.high)} nats", verdict(d.low, d.high, len(d.by_seed))
 
 
 # ---- what to choose when ---------------------------------------------------------------------------------------------

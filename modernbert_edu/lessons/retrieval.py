@@ -59,6 +59,7 @@ from ..tasks.index import Index, build, fuse, usearch_graph, write_graph
 from ..tasks.library import Pair
 from ..tasks.ranking import exact_top_k
 from ..tasks.rerank import Reranker, RerankSettings, train_reranker
+from .shared import side_of_zero, with_interval
 
 MODELS = ("BERT", "ModernBERT")
 MLM, RANDOM, RETRIEVER = "MLM", "random", "retriever"
@@ -246,7 +247,6 @@ def train_late(
 ) -> tuple[list[dict], TokenEmbedder]:
     """One vector a token, from the first seed's weights, with its pairs in the same order."""
     seed = sizes.seeds[0]
-    torch.manual_seed(seed)
     lm = untrained("ModernBERT", tokenizer, sizes, seed)
     model = TokenEmbedder.from_pretrained(lm, tokenizer, dimension=sizes.late_dimension)
     settings = settings_for("ModernBERT", seed, sizes)
@@ -660,10 +660,6 @@ def difference(records: Sequence[dict], task: str, a: Row, b: Row) -> tuple[floa
     return values.mean().item(), *bootstrap_interval(values.tolist())
 
 
-def verdict(low: float, high: float) -> str:
-    return "higher" if low > 0 else "lower" if high < 0 else "no difference can be told"
-
-
 COMPARISONS: dict[str, list[tuple[str, Row, Row]]] = {
     "code": [
         ("ModernBERT against BERT", ("ModernBERT", START, "-"), ("BERT", START, "-")),
@@ -707,7 +703,7 @@ def verdicts(records: Sequence[dict], task: str) -> list[str]:
         found = difference(records, task, a, b)
         if found is not None:
             mean, low, high = found
-            lines.append(f"{words}: {mean:+.3f} [{low:+.3f}, {high:+.3f}] MRR@10, {verdict(low, high)}")
+            lines.append(f"{words}: {with_interval(mean, low, high)} MRR@10, {side_of_zero(low, high)}")
     return lines
 
 

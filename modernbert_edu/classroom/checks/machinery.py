@@ -22,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from modernbert_edu.runtime import _in_notebook
+from modernbert_edu.runtime import in_notebook
 
 # Sign, ground and ink of each verdict's first words. The signs and the words say it without colours, too.
 LOOKS = {
@@ -62,7 +62,7 @@ def check(body: Callable[[Callable], str]) -> Callable[[Callable], bool]:
 
 
 def _say(verdict: bool, line: str) -> bool:
-    if _in_notebook():
+    if in_notebook():
         from IPython.display import display
 
         display({"text/html": in_colour(line), "text/plain": line}, raw=True)
