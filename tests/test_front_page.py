@@ -63,6 +63,8 @@ def test_the_shares_of_the_ladder_are_recorded():
     said = section("What came out")
     assert f"RoPE makes {shares['rope']}" in said and f"GeGLU {shares['geglu']}" in said
     assert f"pre-norm without biases {shares['prenorm and biases']}" in said
+    assert f"windows {shares['alternating attention']}" in said
+    assert f"segment embeddings gives {shares['no segments'].strip('-')} back" in said
 
 
 @pytest.mark.parametrize(("batch", "length", "rows"), [

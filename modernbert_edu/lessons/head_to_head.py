@@ -513,8 +513,9 @@ def ladder_steps(records: Sequence[dict]) -> list[Step]:
     """
     final = [r for r in records if r.get("purpose") == "final"]
     rungs = list(dict.fromkeys(r["model"] for r in final))
-    final += [r | dict(what="microseconds_per_token", value=1e6 * r["value"] / r["tokens"], seed=r["round"])
-              for r in records if r["what"] == "step_seconds"]  # fmt: skip
+    timed = [r for r in records if r["what"] == "step_seconds"]
+    final += [r | dict(what="microseconds_per_token", value=1e6 * r["value"] / r["tokens"], seed=r["round"],
+                       purpose="final") for r in timed]  # fmt: skip
     steps = []
     for what in LADDER:
         whole = _difference(final, rungs[-1], rungs[0], what)

@@ -287,8 +287,9 @@ def time_steps(variants: Sequence[Variant], data: TextData, sizes: AblationScale
     with autocast(device, dtype):
         rounds = time_rounds(steps, device=device, repeats=ROUNDS)
     facts = provenance(device, dtype=sizes.dtype, backend=choose_backend(device, dtype)[0])
+    facts |= dict(what="step_seconds", unit="seconds", tokens=real_tokens(batch[1]))
     return [
-        facts | dict(what="step_seconds", value=seconds, unit="seconds", model=name, round=i, tokens=real_tokens(batch[1]))
+        facts | dict(value=seconds, model=name, round=i)
         for name, found in rounds.items()
         for i, seconds in enumerate(found)
     ]
