@@ -592,7 +592,7 @@ def ablate(arguments: argparse.Namespace) -> int:
     variants = ablation.make_variants(changes, arguments.start, sizes, data.tokenizer, not arguments.unmatched)
     print(data.corpus.summary())
     print("parameters: " + ("as they come" if arguments.unmatched else "matched to the first by the MLP's width"))
-    minutes = None if arguments.yes else 60
+    minutes = None if arguments.yes or deadline is not None else 60
     try:
         records = ablation.run_ablation(
             variants, data, sizes, device, out=out, minutes=minutes, deadline=deadline, anew=arguments.anew

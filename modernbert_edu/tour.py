@@ -102,7 +102,7 @@ def sweep_rates(
 ) -> list[dict]:
     """Train each model at each of `RATES` for half the steps: where the learning rates of the scale come from.
 
-    The records are kept under `figures`/measurements/<device>/00_tour-rates.jsonl.
+    The records are kept under `figures`/measurements/<device>/00_tour-rates.jsonl, when all rates have been tried.
     """
     figures = prepare_output_folder(figures)
     configs, steps, records = configurations(scale, data.tokenizer), max(1, scale.steps // 2), []
@@ -116,7 +116,7 @@ def sweep_rates(
         records += [{**facts, **last[name]} for name in configs]
         losses = ", ".join(f"{name} {last[name]['value']:.3f} nats" for name in configs)
         say(f"learning rate {rate:g}, {steps:,} steps: {losses}")
-        write_jsonl(figures / "measurements" / facts["device_slug"] / "00_tour-rates.jsonl", records)
+    write_jsonl(figures / "measurements" / facts["device_slug"] / "00_tour-rates.jsonl", records)
     return records
 
 

@@ -211,22 +211,57 @@ def test_a_grid_without_time_pauses_between_two_runs_and_goes_on(anew, data, tmp
     trained.clear()
     whole = len(variants) * (len(TINY.rates) + len(TINY.seeds) - 1)
     for done in range(1, whole):  # a deadline that is past still lets one run through
-        with pytest.raises(Paused, match="finished"):
+        with pytest.raises(Paused, match="the ablation paused before BERT"):
             ablation.run_ablation(variants, data, TINY, CPU, out=tmp_path, anew=anew, deadline=0.0)
         assert len(trained) == done
     records = ablation.run_ablation(variants, data, TINY, CPU, out=tmp_path, anew=anew, deadline=0.0)
     assert len(trained) == len(set(trained_keys(trained))) == whole
     assert {r["model"] for r in records} == {"unigram", "BERT", "BERT + positions=rope"}
-    assert not (tmp_path / ablation.ANEW).exists()
+    if anew:
+        assert (tmp_path / ablation.ANEW).read_text() == ""
     losses = [(r["step"], r["value"]) for r in before if r["what"] == "held_out_loss"]
     assert losses == [(r["step"], r["value"]) for r in records if r["what"] == "held_out_loss"][: len(losses)]
     ablation.run_ablation(variants[:1], data, TINY, CPU, out=tmp_path, anew=True)  # whole: the next begins again
     assert len(trained) == whole + len(TINY.rates) + len(TINY.seeds) - 1
 
 
-def test_steps_are_timed_in_turns(data):
+def test_a_grid_that_ends_leaves_another_that_is_paused_as_it_was(data, tmp_path, monkeypatch):
+    bert, rope = ablation.make_variants([{"positions": "rope"}], "bert", TINY, data.tokenizer)
+    trained, real = [], ablation._train
+    monkeypatch.setattr(ablation, "_train", lambda run, *args: (trained.append(run), real(run, *args))[1])
+    with pytest.raises(Paused, match="paused before BERT"):
+        ablation.run_ablation([bert], data, TINY, CPU, out=tmp_path, anew=True, deadline=0.0)
+    for anew in (False, True):
+        ablation.run_ablation([rope], data, TINY, CPU, out=tmp_path, anew=anew)
+    trained.clear()
+    ablation.run_ablation([bert], data, TINY, CPU, out=tmp_path, anew=True)
+    assert len(trained) == len(TINY.rates) + len(TINY.seeds) - 2  # the first one counts
+
+
+def test_a_run_of_another_device_is_no_run_trained_anew(data, tmp_path, monkeypatch):
+    bert = ablation.make_variants([], "bert", TINY, data.tokenizer)
+    with pytest.raises(Paused):
+        ablation.run_ablation(bert, data, TINY, CPU, out=tmp_path, anew=True, deadline=0.0)
+    trained, real = [], ablation._train
+    monkeypatch.setattr(ablation, "_train", lambda run, *args: (trained.append(run), real(run, *args))[1])
+    monkeypatch.setattr(torch, "__version__", "9.9.0")
+    ablation.run_ablation(bert, data, TINY, CPU, out=tmp_path)
+    trained.clear()
+    ablation.run_ablation(bert, data, TINY, CPU, out=tmp_path, anew=True)
+    assert len(trained) == len(TINY.rates) + len(TINY.seeds) - 1
+
+
+def test_steps_are_timed_in_turns(data, monkeypatch):
     variants = ablation.make_variants([{"mlp": "geglu"}], "bert", TINY, data.tokenizer)
+    turns, real = [], ablation.training_call
+
+    def watched(model, *batch):
+        call = real(model, *batch)
+        return lambda: (turns.append(model.config.mlp), call())[1]
+
+    monkeypatch.setattr(ablation, "training_call", watched)
     records = ablation.time_steps(variants, data, TINY, CPU)
+    assert len(turns) > 2 * ablation.ROUNDS and turns == ["gelu", "geglu"] * (len(turns) // 2)
     rounds = [(r["model"], r["round"]) for r in records]
     assert rounds == [(v.name, i) for v in variants for i in range(ablation.ROUNDS)]
     tokens = sum(map(len, data.train[: TINY.batch_size]))

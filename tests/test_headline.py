@@ -104,3 +104,6 @@ def test_runs_are_kept_and_not_run_again(tmp_path, monkeypatch):
     assert headline.summary(kept) == headline.summary(first)
     assert {r["torch"] for r in kept} == {here}  # what is kept does not become what the newer torch measured
     assert headline.kept(tmp_path / "nothing") == []
+    one = files[0].read_text()
+    files[0].write_text(one.replace(f'"torch": "{here}"', '"torch": "9.9.0"'))
+    assert headline.kept(tmp_path / "figures") == []  # BERT of one torch is not set against ModernBERT of another

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ SIZES = dataclasses.replace(
     lengths=(16, 32), deberta_rates=(1e-3, 2e-3),
 )  # fmt: skip
 CPU = torch.device("cpu")
+FIGURES = Path(__file__).parents[1] / "figures"
 FACTS = provenance(CPU, dtype=SIZES.dtype)
 
 
@@ -206,8 +208,32 @@ def test_shares_of_the_ladder_add_up_and_what_is_not_told_is_said_so():
 
 
 def test_a_ladder_of_one_seed_has_no_shares():
-    rows = lesson.ladder_rows([r for r in ladder() if r.get("seed", r.get("round")) == 0])
-    assert {cell for row in rows for cell in row[2::2]} == {"-"}
+    rows = lesson.ladder_rows([r for r in ladder() if r.get("seed", 0) == 0])
+    assert {cell for row in rows for cell in (row[2], row[6])} == {"-"}
+    assert rows[-1][4] == "100%"  # times are compared round by round
+
+
+def test_a_ladder_without_times_is_shown_without_them(tmp_path):
+    untimed = [r for r in ladder() if r["what"] != "step_seconds"]
+    rows = lesson.ladder_rows(untimed)
+    assert {len(row) for row in rows} == {len(lesson.LADDER_COLUMNS)} and {row[3:5] for row in rows} == {("-", "-")}
+    assert png_bytes(lesson.plot_ladder(untimed)).startswith(b"\x89PNG")
+
+
+def test_the_least_useful_step_of_the_ladder_is_one_of_the_losses(tmp_path):
+    assert evidence.worst_step(tmp_path) is None
+    folder = tmp_path / "measurements" / "cpu-a-chip"
+    folder.mkdir(parents=True)
+    text = "".join(json.dumps(r) + "\n" for r in ladder())
+    (folder / "ablation-ladder-laptop.jsonl").write_text(text)
+    step, seeds = evidence.worst_step(tmp_path)
+    assert (step.name, step.what, seeds) == ("ModernBERT", "held_out_loss", 2)
+    row = next(row for row in evidence.loss_rows(tmp_path) if "least useful" in row[0])
+    assert row[1].endswith("0.000 [-0.100, +0.100] nats") and row[4] == "not told apart"
+
+
+def test_the_rows_of_this_copy_are_made_from_its_records():
+    assert any("least useful step for the loss: " in row[0] for row in evidence.loss_rows(FIGURES))
 
 
 # ---- records of others -----------------------------------------------------------------------------------------------

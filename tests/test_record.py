@@ -193,11 +193,22 @@ def test_the_files_are_those_that_the_commands_leave(monkeypatch, tmp_path):
     monkeypatch.setattr(ablation_plots.plots, "save", lambda figure, path: path)
     ablation_plots.keep_and_draw([dict(device_slug=device_slug(device))], "BERT", "ladder", "laptop", tmp_path)
     trained = dict(what="held_out_loss", model="BERT", value=1.0)
-    monkeypatch.setattr(tour, "RATES", (1e-3,))
+    monkeypatch.setattr(tour, "RATES", (1e-3, 2e-3))
     monkeypatch.setattr(tour, "configurations", lambda *given: {"BERT": None})
     monkeypatch.setattr(tour, "build_models", lambda *given: None)
     monkeypatch.setattr(tour, "train_both", lambda *given: [trained])
     text = SimpleNamespace(tokenizer=None, corpus=SimpleNamespace(name="text", fingerprint="0"))
+    rates = PARTS["rates"].path(tmp_path, device, "laptop")
+    said = []
+
+    def stop_at_the_second(words):
+        said.append(words)
+        if len(said) == 2:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):  # half a sweep is not kept, or it would count as recorded
+        tour.sweep_rates(text, SCALES["quick"].tour, "quick", device, tmp_path, say=stop_at_the_second)
+    assert not rates.exists()
     tour.sweep_rates(text, SCALES["quick"].tour, "quick", device, tmp_path)
     monkeypatch.setattr(inference_memory, "measure_inference_memory", lambda device, seed: [dict(what="x")])
     claims = ["claims", "--measure", "--figures", str(tmp_path), "--device", "cpu"]

@@ -483,7 +483,7 @@ def plot_pareto(records: Sequence[dict]) -> Figure:
 
 LADDER = {
     "held_out_loss": ("loss (nats)", 1, "+.3f"),
-    "microseconds_per_token": ("time of a training step (microseconds a token)", 1, "+.1f"),
+    "microseconds_per_token": ("step time (microseconds a token)", 1, "+.1f"),
     "train_memory_bytes": ("memory of a training step (MiB)", plots.MIB, "+.1f"),
 }
 
@@ -509,7 +509,8 @@ def ladder_steps(records: Sequence[dict]) -> list[Step]:
     """Each rung minus the rung below it, in loss, time and memory, and the whole way's share of it.
 
     Losses are compared seed by seed, times round by round: in a round all rungs take their turns. Only where the
-    interval of the whole way lies on one side of 0 are there shares of it. With one seed there are none of the loss.
+    interval of the whole way lies on one side of 0 are there shares of it; with one seed there are none of loss and
+    memory. A quantity that the records lack is left out.
     """
     final = [r for r in records if r.get("purpose") == "final"]
     rungs = list(dict.fromkeys(r["model"] for r in final))
@@ -517,7 +518,7 @@ def ladder_steps(records: Sequence[dict]) -> list[Step]:
     final += [r | dict(what="microseconds_per_token", value=1e6 * r["value"] / r["tokens"], seed=r["round"],
                        purpose="final") for r in timed]  # fmt: skip
     steps = []
-    for what in LADDER:
+    for what in (what for what in LADDER if any(r["what"] == what for r in final)):
         whole = _difference(final, rungs[-1], rungs[0], what)
         told = len(whole.by_seed) > 1 and (whole.low > 0 or whole.high < 0)
         for below, above in pairwise(rungs):
@@ -536,14 +537,19 @@ LADDER_COLUMNS = ("step", *(text for words, _, _ in LADDER.values() for text in 
 
 def ladder_rows(records: Sequence[dict]) -> list[tuple]:
     """A line a step: the change of each quantity with its interval, and its share of the whole way."""
-    steps, rows = ladder_steps(records), {}
-    for step in steps:
-        _, unit, form = LADDER[step.what]
-        mean, low, high = (format(x / unit, form) for x in (step.mean, step.low, step.high))
-        reach = "" if step.low == step.high else f" [{low}, {high}]"
-        share = "-" if step.share is None else f"{step.share:.0%}" if step.told else "not told from 0"
-        rows.setdefault(step.name, []).extend((mean + reach, share))
-    return [(name, *cells) for name, cells in rows.items()]
+    steps = {(step.name, step.what): step for step in ladder_steps(records)}
+    names = dict.fromkeys(name for name, _ in steps)
+    return [(name, *(cell for what in LADDER for cell in _ladder_cells(steps.get((name, what))))) for name in names]
+
+
+def _ladder_cells(step: Step | None) -> tuple[str, str]:
+    if step is None:
+        return "-", "-"
+    _, unit, form = LADDER[step.what]
+    mean, low, high = (format(x / unit, form) for x in (step.mean, step.low, step.high))
+    reach = "" if step.low == step.high else f" [{low}, {high}]"
+    share = "-" if step.share is None else f"{step.share:.0%}" if step.told else "not told from 0"
+    return mean + reach, share
 
 
 @plots.style()

@@ -230,10 +230,11 @@ def _line(lines: Sequence[str], beginning: str) -> str | None:
 
 def worst_step(figures: str | Path) -> tuple[Step, int] | None:
     """The step of the recorded ladder whose loss rises most, or falls least, and the number of seeds behind it."""
-    final = [r for r in recorded("ablation-ladder", figures) if r.get("purpose") == "final"]
+    records = recorded("ablation-ladder", figures)
+    final = [r for r in records if r.get("purpose") == "final"]
     if len({r["model"] for r in final}) < 2:
         return None
-    steps = [s for s in ladder_steps(final) if s.what == "held_out_loss" and s.name != "the whole way"]
+    steps = [s for s in ladder_steps(records) if s.what == "held_out_loss" and s.name != "the whole way"]
     return max(steps, key=lambda step: step.mean), len({r["seed"] for r in final})
 
 

@@ -1,6 +1,6 @@
 """Ablations: variants of one encoder that differ in a switch or two, trained alike.
 
-    changes   one_change, ladder            what differs: switches of `EncoderConfig`
+    changes   parse_change, ladder          what differs: switches of `EncoderConfig`
     variants  make_variants                 their configurations, equally large where asked for
     run       run_ablation                  each at its own best learning rate, from several seeds; resumable
     time      time_steps                    a training step of each, in turns
@@ -34,7 +34,7 @@ from ..data.prepared import TextData
 from ..errors import InputError, Paused
 from ..intervals import bootstrap_interval
 from ..model import MaskedLM
-from ..runtime import progress, provenance
+from ..runtime import progress, provenance, write_text_atomic
 from ..training.pretrain import autocast, train_mlm
 from .finished import WHERE, finished_runs, keep_run
 from .memory import training_memory
@@ -45,7 +45,7 @@ ENDS = ("bert", "modernbert")
 ROUNDS = 25  # in which the variants' training steps are timed
 print_now = partial(print, flush=True)  # a log file should not lag minutes behind
 FILE = "ablation.jsonl"
-ANEW = "ablation.anew"  # beside it while a grid is trained anew: the keys of the runs that have been
+ANEW = "ablation.anew"  # beside it while a grid is trained anew: the runs that have been, one a line
 
 
 # ---- what differs ----------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def ladder() -> list[tuple[str, dict]]:
     """BERT -> ModernBERT, one lesson's switches at a time: [(name of the step, all changes up to it), ...].
 
     No lesson is about the segment embeddings, which BERT has for its next-sentence task: they go in a step of their
-    own. What else no lesson teaches (the norms' epsilon, the length meant) comes with the last, which is ModernBERT.
+    own. The last, ModernBERT, adds unpadding and what else no lesson teaches (the norms' epsilon, the length meant).
     """
     steps: dict[str, dict] = {}
     for name, value in MODERNBERT_CHANGES.items():
@@ -226,7 +226,7 @@ def run_ablation(
                 rows = store.rows_of(replace(best, seed=seed), data, bar)
                 records += [row | dict(purpose="final") for row in rows]
         bar.close()
-        store.forget_anew()
+        store.forget_anew(records)
     return records
 
 
@@ -284,15 +284,24 @@ def time_steps(variants: Sequence[Variant], data: TextData, sizes: AblationScale
     """
     dtype, batch = getattr(torch, sizes.dtype), _batch(data, sizes, device)
     steps = {v.name: training_call(MaskedLM(v.config).to(device), *batch) for v in variants}
-    with autocast(device, dtype):
-        rounds = time_rounds(steps, device=device, repeats=ROUNDS)
+
+    def timed(step):
+        with autocast(device, dtype):  # one for each step, as in training: it keeps the weights that it casts
+            step()
+
+    rounds = time_rounds({name: partial(timed, step) for name, step in steps.items()}, device=device, repeats=ROUNDS)
     facts = provenance(device, dtype=sizes.dtype, backend=choose_backend(device, dtype)[0])
-    facts |= dict(what="step_seconds", unit="seconds", tokens=real_tokens(batch[1]))
+    facts |= dict(what="step_seconds", unit="s", tokens=real_tokens(batch[1]))
     return [
         facts | dict(value=seconds, model=name, round=i)
         for name, found in rounds.items()
         for i, seconds in enumerate(found)
     ]
+
+
+def _whose(record: dict) -> str:
+    """A run in a line: its key, and where it was trained."""
+    return json.dumps([record[name] for name in ("run", *WHERE)])
 
 
 class _Store:
@@ -319,22 +328,23 @@ class _Store:
                 raise InputError(
                     f"another ablation is writing to {self.out}; wait for it, or give another --out"
                 ) from None
-            here = [self.facts[name] for name in WHERE]
+            here, again = [self.facts[name] for name in WHERE], self._trained_anew()
             for record in finished_runs(self.out / FILE):
                 ours = record.get("format") == FORMAT and [record.get(name) for name in WHERE] == here
-                if ours and self._counts(record["run"]):
+                if ours and (not self.anew or _whose(record) in again):
                     self.known.setdefault(record["run"], []).append(record)
         return self
 
-    def _counts(self, key: str) -> bool:
-        """With `anew` only a run that was trained since a call first said so, in a grid that is not whole yet."""
+    def _trained_anew(self) -> set[str]:
+        """The runs trained since a call first said `anew`, of grids that are not whole yet."""
         path = self.out / ANEW
-        return not self.anew or (path.exists() and key in path.read_text().split())
+        return set(path.read_text().splitlines()) if path.exists() else set()
 
-    def forget_anew(self) -> None:
-        """The grid is whole."""
-        if self.out is not None:
-            (self.out / ANEW).unlink(missing_ok=True)
+    def forget_anew(self, records: Sequence[dict]) -> None:
+        """This grid is whole: the next `anew` begins it again. What is kept of another, paused one stays."""
+        if self.anew and self.out is not None:
+            left = self._trained_anew() - {_whose(record) for record in records if "run" in record}
+            write_text_atomic(self.out / ANEW, "".join(line + "\n" for line in sorted(left)))
 
     def __exit__(self, *_):
         if self.lock is not None:
@@ -349,13 +359,14 @@ class _Store:
         if key not in self.known:
             begun = time.monotonic()
             if self.longest and self.deadline is not None and begun + self.longest > self.deadline:
-                raise Paused(f"{len(self.known)} runs of the ablation are finished")
+                bar.close()
+                raise Paused(f"the ablation paused before {run.variant.name}, seed {run.seed}")
             rows = [row | dict(run=key, format=FORMAT) for row in self._records(run, data, bar)]
             self.longest = max(self.longest, time.monotonic() - begun)
             self.known[key] = rows if self.out is None else keep_run(self.out / FILE, rows)
             if self.anew and self.out is not None:
                 with open(self.out / ANEW, "a") as file:
-                    file.write(key + "\n")
+                    file.write(_whose(rows[0]) + "\n")
         return self.known[key]
 
     def _records(self, run: Run, data: TextData, bar) -> list[dict]:

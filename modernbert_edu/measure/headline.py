@@ -236,10 +236,11 @@ def redraw(figures: str | Path = "figures") -> list[Path]:
 
 
 def kept(figures: str | Path = "figures") -> list[dict]:
-    """The best records that are kept of both models, measured on one device at one scale; [] where there are none."""
+    """The best records that are kept of both models, measured on one device, at one scale, with one torch; else []."""
     for scale in ("gpu", "laptop", "quick"):
         for path in sorted((Path(figures) / "measurements").glob(f"*/{file_of('BERT', scale)}")):
             other = path.with_name(file_of("ModernBERT", scale))
-            if other.exists():
-                return read_jsonl(path) + read_jsonl(other)
+            records = read_jsonl(path) + (read_jsonl(other) if other.exists() else [])
+            if other.exists() and len({r.get("torch") for r in records}) == 1:
+                return records
     return []
