@@ -356,7 +356,8 @@ def test_the_plateau_is_named():
     records = made_up({"A": [5.95, 5.8], "B": [4.0, 4.1]})
     assert ablation.past_plateau(records) == {"A": False, "B": True}
     figure = plot_ablation(records, "A")
-    assert "plateau (not 0.1 nats below the unigram entropy): A" in figure._suptitle.get_text()
+    assert "plateau (not 0.1 nats below the unigram entropy): A (1 of 2 seeds)" in figure._suptitle.get_text()
+    assert ablation.stuck_seeds(made_up({"A": [5.95, math.inf], "B": [4.0]})) == {"A": (2, 2), "B": (0, 1)}
 
 
 def test_table_and_figure_hold_every_variant(records, tmp_path):

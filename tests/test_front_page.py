@@ -2,13 +2,14 @@
 
 import json
 import re
+import statistics
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from modernbert_edu.lessons import MINUTES, head_to_head, recorded
-from modernbert_edu.measure import headline, retrieval_curve
+from modernbert_edu.measure import ablation, headline, retrieval_curve
 from modernbert_edu.measure.evidence import devices, select
 from modernbert_edu.measure.verdicts import per_sequence
 
@@ -63,8 +64,24 @@ def test_the_shares_of_the_ladder_are_recorded():
     said = section("What came out")
     assert f"RoPE makes {shares['rope']}" in said and f"GeGLU {shares['geglu']}" in said
     assert f"pre-norm without biases {shares['prenorm and biases']}" in said
-    assert f"windows {shares['alternating attention']}" in said
+    assert f"windows' {shares['alternating attention']} is within chance" in said
     assert f"segment embeddings gives {shares['no segments'].strip('-')} back" in said
+
+
+def test_what_is_said_of_the_ladder_is_recorded():
+    records, said = recorded("ablation-ladder", FIGURES), " ".join(section("Ablations").split())
+    steps = [r for r in records if r["what"] == "step_seconds"]
+    bert, modern = (statistics.median(1e6 * r["value"] / r["tokens"] for r in steps if r["model"] == model)
+                    for model in ("BERT", "ModernBERT"))  # fmt: skip
+    assert f"take {modern:.0f} microseconds a token with all changes and {bert:.0f} in BERT" in said
+    final = [r for r in records if r.get("purpose") == "final"]
+
+    def by_seed(model, base):
+        return next(d.by_seed.values() for d in ablation.paired_differences(final, base) if d.model == model)
+
+    segments = by_seed("no segments", "+ alternating attention")
+    assert f"end higher, by {min(segments):.2f} to {max(segments):.2f} nats" in said
+    assert f"its seeds end up to {max(map(abs, by_seed('ModernBERT', 'no segments'))):.2f} nats apart" in said
 
 
 @pytest.mark.parametrize(("batch", "length", "rows"), [

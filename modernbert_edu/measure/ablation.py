@@ -291,7 +291,7 @@ def time_steps(variants: Sequence[Variant], data: TextData, sizes: AblationScale
 
     rounds = time_rounds({name: partial(timed, step) for name, step in steps.items()}, device=device, repeats=ROUNDS)
     facts = provenance(device, dtype=sizes.dtype, backend=choose_backend(device, dtype)[0])
-    facts |= dict(what="step_seconds", unit="s", tokens=real_tokens(batch[1]))
+    facts |= dict(what="step_seconds", unit="seconds", tokens=real_tokens(batch[1]))
     return [
         facts | dict(value=seconds, model=name, round=i)
         for name, found in rounds.items()
@@ -425,13 +425,20 @@ def paired_differences(records: Sequence[dict], baseline: str, what: str = "held
 
 def past_plateau(records: Sequence[dict], margin: float = 0.1) -> dict[str, bool]:
     """Whether every final run of a model ended at least `margin` nats under the unigram entropy."""
+    return {model: not stuck for model, (stuck, _) in stuck_seeds(records, margin).items()}
+
+
+def stuck_seeds(records: Sequence[dict], margin: float = 0.1) -> dict[str, tuple[int, int]]:
+    """How many final runs of a model did not end at least `margin` nats under the unigram entropy, and of how many."""
     entropy = next(r["value"] for r in records if r["what"] == "unigram_entropy")
     ends: dict[tuple, float] = {}
     for record in records:
         if record["what"] == "held_out_loss" and record.get("purpose") == "final":
             ends[record["model"], record["seed"]] = record["value"]
-    models = dict.fromkeys(model for model, _ in ends)
-    return {m: all(loss < entropy - margin for (model, _), loss in ends.items() if model == m) for m in models}
+    stuck: dict[str, list[bool]] = {}
+    for (model, _), loss in ends.items():
+        stuck.setdefault(model, []).append(not loss < entropy - margin)
+    return {model: (sum(found), len(found)) for model, found in stuck.items()}
 
 
 def table(records: Sequence[dict], baseline: str) -> str:

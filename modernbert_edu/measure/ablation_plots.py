@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..runtime import read_jsonl, write_jsonl
 from . import plots
-from .ablation import paired_differences, past_plateau
+from .ablation import paired_differences, stuck_seeds
 from .evidence import SCALES
 
 if TYPE_CHECKING:
@@ -43,11 +43,13 @@ def plot_ablation(records: Sequence[dict], baseline: str, title: str = "Ablation
 
 
 def _title(final: Sequence[dict], entropy: Sequence[dict], title: str) -> str:
-    past = past_plateau([*entropy, *final])
+    runs = stuck_seeds([*entropy, *final])
+    stuck = {model: counts for model, counts in runs.items() if counts[0]}
     seeds = len({r["seed"] for r in final})
     words = f"{title}: {seeds} seed{'s' * (seeds > 1)} each"
-    if not all(past.values()):
-        short = "all" if not any(past.values()) else ", ".join(model for model, done in past.items() if not done)
+    if stuck:
+        named = (model if few == all_ else f"{model} ({few} of {all_} seeds)" for model, (few, all_) in stuck.items())
+        short = "all" if all(few == all_ for few, all_ in runs.values()) else ", ".join(named)
         words += f". Still on the plateau (not 0.1 nats below the unigram entropy): {short}"
     return "\n".join(textwrap.wrap(words, 130))
 
@@ -82,7 +84,7 @@ def _differences(ax: Axes, final: Sequence[dict], baseline: str) -> None:
     ax.margins(x=0.25)
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(f"final loss minus {baseline}'s (nats)")
-    ax.set_title("Left of 0: lower loss; points are seeds")
+    ax.set_title("Left of 0: lower (tick: mean, bar: interval, points: seeds)", fontsize=10)
     ax.locator_params(axis="x", nbins=5)
 
 
