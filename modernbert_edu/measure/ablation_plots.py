@@ -84,7 +84,7 @@ def _differences(ax: Axes, final: Sequence[dict], baseline: str) -> None:
     ax.margins(x=0.25)
     ax.spines["left"].set_visible(False)
     ax.set_xlabel(f"final loss minus {baseline}'s (nats)")
-    ax.set_title("Left of 0: lower (tick: mean, bar: interval, points: seeds)", fontsize=10)
+    ax.set_title("Left of 0: lower loss; | mean, o seeds")
     ax.locator_params(axis="x", nbins=5)
 
 
