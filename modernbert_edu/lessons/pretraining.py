@@ -464,7 +464,7 @@ def picture_init(model: MaskedLM):
     """Standard deviation of each matrix by layer, as drawn and by formula."""
     figure, (ax,) = plots.panels(8, 3.4, 1)
     formula = std_by_formula(model.config)
-    for place, ((kind, values), look) in enumerate(zip(std_by_matrix(model).items(), plots.MORE_STYLES, strict=True)):
+    for place, ((kind, values), look) in enumerate(zip(std_by_matrix(model).items(), plots.MORE_STYLES, strict=False)):
         beside = [layer + (-0.18, 0.18)[place % 2] for layer in range(len(values))]  # or one would hide the other
         plots.draw_line(ax, beside, values, {**look, "linestyle": ""}, f"{kind}, drawn", markersize=6)
     L = model.config.num_hidden_layers

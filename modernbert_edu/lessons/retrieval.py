@@ -831,7 +831,7 @@ def plot_cost(records: Sequence[dict]):
 
     chosen = [r for r in records if r["what"] in ("step_memory", "step_seconds", "search_seconds")]
     figure, axes = plots.panels(13.5, 4.4, 3, chosen)
-    looks = dict(zip((AT_ONCE, CACHED, "exact", "graph"), plots.MORE_STYLES, strict=True))
+    looks = dict(zip((AT_ONCE, CACHED, "exact", "graph"), plots.MORE_STYLES, strict=False))
     panels = [("step_memory", plots.MIB, "memory of a step (MiB)"), ("step_seconds", 1, "time of a step (s)")]
     for ax, (what, unit, label) in zip(axes[:2], panels, strict=True):
         for name in (AT_ONCE, CACHED):
