@@ -124,6 +124,11 @@ def test_the_claims_in_brief_are_those_of_the_page():
     assert [(re.search(r"#([\w-]+)\)", row[0])[1], row[2].strip("*")) for row in rows] == [
         (claim["id"], claim["verdict"]) for claim in claims
     ]
+    for claim, row in zip(claims, rows, strict=True):
+        ratios = [ratio["value"] for finding in claim["findings"] for ratio in finding["ratios"].values()]
+        for number in re.findall(r": ([\d.]*\d)", row[1]):
+            places = len(number.partition(".")[2])
+            assert number in [f"{ratio:.{places}f}" for ratio in ratios], (claim["id"], number)
     count = Counter(claim["verdict"] for claim in claims)
     assert (
         f"of {len(claims)} claims {count['holds']} hold, {count['holds in part']} hold in part, "
