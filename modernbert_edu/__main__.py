@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, Paused
 
 STOPPED = 130  # the exit status of a command that Ctrl-C ended
 
@@ -160,6 +160,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--seeds", type=int, metavar="N", help="number of seeds (default: the scale's)")
     verb.add_argument("--steps", type=int, metavar="N", help="training steps of each run (default: the scale's)")
     verb.add_argument("--yes", action="store_true", help="also where it will take more than an hour")
+    verb.add_argument("--minutes", type=float, help="stop after so many, between two runs, to be gone on with "
+                      "(default: to the end)")  # fmt: skip
     verb.add_argument("--out", type=Path, default=Path("build/ablation"),
                       help="folder that keeps every finished run (build/ablation)")  # fmt: skip
     verb.add_argument("--anew", action="store_true", help="train also what is finished in OUT")
@@ -511,15 +513,10 @@ def search_ask(arguments: argparse.Namespace) -> int:
 
 
 def search_compare(arguments: argparse.Namespace) -> int:
-    import time
-
-    begun = time.monotonic()  # importing and reading count as well
-    if arguments.minutes is not None and not arguments.minutes > 0:
-        raise InputError(f"--minutes must be above 0, not {arguments.minutes:g}")
+    deadline = _deadline(arguments)
     from .classroom.scale import get_scale
     from .measure import retrieval_curve as measure
     from .runtime import describe_device, prepare_output_folder, resolve_device
-    from .tasks.loop import Paused
 
     scale, device = get_scale(arguments.scale), resolve_device(arguments.device)
     out = prepare_output_folder(arguments.out)
@@ -530,13 +527,10 @@ def search_compare(arguments: argparse.Namespace) -> int:
     )
     seeds = scale.search.seeds if arguments.seed is None else (arguments.seed,)
     models = (arguments.only,) if arguments.only else measure.MODELS
-    deadline = None if arguments.minutes is None else begun + 60 * arguments.minutes
     try:
         records = measure.run_curve(data, scale.search, device, out, models, seeds, deadline, arguments.anew)
     except Paused as paused:
-        time_given = f"the {arguments.minutes:g} minutes"
-        print(f"{paused}: the next stretch would not fit into {time_given}; the same command goes on")
-        return 0
+        return _paused(paused, arguments)
     figures = prepare_output_folder(arguments.figures or (out if scale.name == "quick" else Path("figures")))
     print("kept: " + ", ".join(map(str, measure.keep_and_draw(records, scale.name, device, figures))))
     print(f"{describe_device(device)}, {scale.name} scale: {measure.describe(records)}")
@@ -562,6 +556,7 @@ def search_train(arguments: argparse.Namespace) -> int:
 def ablate(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
+    deadline = _deadline(arguments)
     from .classroom.scale import get_scale
     from .measure import ablation
     from .measure.ablation_plots import keep_and_draw
@@ -598,7 +593,12 @@ def ablate(arguments: argparse.Namespace) -> int:
     print(data.corpus.summary())
     print("parameters: " + ("as they come" if arguments.unmatched else "matched to the first by the MLP's width"))
     minutes = None if arguments.yes else 60
-    records = ablation.run_ablation(variants, data, sizes, device, out=out, minutes=minutes, anew=arguments.anew)
+    try:
+        records = ablation.run_ablation(
+            variants, data, sizes, device, out=out, minutes=minutes, deadline=deadline, anew=arguments.anew
+        )
+    except Paused as paused:
+        return _paused(paused, arguments)
     print(ablation.table(records, variants[0].name))
     committed = arguments.ladder and scale.name != "quick" and arguments.steps is None and arguments.seeds is None
     figures = prepare_output_folder(arguments.figures or (Path("figures") if committed else out))
@@ -770,6 +770,23 @@ def notebooks(arguments: argparse.Namespace) -> int:
 
 def _plain_number(value) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _deadline(arguments: argparse.Namespace) -> float | None:
+    """When `--minutes` end, counted from now (time.monotonic), so that reading the data counts as well."""
+    import time
+
+    if arguments.minutes is None:
+        return None
+    if not arguments.minutes > 0:
+        raise InputError(f"--minutes must be above 0, not {arguments.minutes:g}")
+    return time.monotonic() + 60 * arguments.minutes
+
+
+def _paused(paused: Paused, arguments: argparse.Namespace) -> int:
+    time_given = f"the {arguments.minutes:g} minutes"
+    print(f"{paused}: the next stretch would not fit into {time_given}; the same command goes on")
+    return 0
 
 
 def _write_json(path: Path, records: list[dict]) -> None:

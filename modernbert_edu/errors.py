@@ -1,4 +1,4 @@
-"""The one exception for a mistake the user can mend."""
+"""The exceptions that are no defects: a mistake the user can mend, and a pause."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line that says what is wrong and how to mend it. The command line prints it
     without a traceback and exits with status 2; in a notebook it reads like any `ValueError`.
     """
+
+
+class Paused(Exception):
+    """A measurement stopped between two of its parts for lack of time, its state kept: the same call goes on."""

@@ -13,7 +13,7 @@ from modernbert_edu.__main__ import main
 from modernbert_edu.classroom.scale import AblationScale
 from modernbert_edu.config import MODERNBERT_CHANGES, SWITCHES, EncoderConfig
 from modernbert_edu.data import prepare
-from modernbert_edu.errors import InputError
+from modernbert_edu.errors import InputError, Paused
 from modernbert_edu.measure import ablation
 from modernbert_edu.measure.ablation_plots import keep_and_draw, plot_ablation
 
@@ -109,6 +109,9 @@ def test_the_ladder_goes_from_bert_to_modernbert():
     for (_, before), (_, after) in zip(rungs, rungs[1:], strict=False):
         assert before.items() < after.items()  # each rung adds, and takes nothing back
     assert "+ rope" in [name for name, _ in rungs]
+    (_, whole), (name, segments), (_, before) = rungs[-1], rungs[-2], rungs[-3]
+    assert name == "no segments" and segments.items() - before.items() == {("type_vocab_size", 0)}
+    assert "unpad" in whole.keys() - segments.keys()
 
 
 def test_variants_have_equally_many_parameters_unless_asked_otherwise(data):
@@ -197,6 +200,28 @@ def test_runs_of_another_torch_and_half_runs_are_trained_again(data, tmp_path, m
     assert len(path.read_text().splitlines()) == len(rows)  # the half went, the first torch's stayed
     ablation.run_ablation(bert, data, sizes, CPU, out=tmp_path, anew=True)
     assert len(trained) == 4 and len(path.read_text().splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_grid_without_time_pauses_between_two_runs_and_goes_on(anew, data, tmp_path, monkeypatch):
+    variants = ablation.make_variants([{"positions": "rope"}], "bert", TINY, data.tokenizer)
+    trained, real = [], ablation._train
+    monkeypatch.setattr(ablation, "_train", lambda run, *args: (trained.append(run), real(run, *args))[1])
+    before = ablation.run_ablation(variants[:1], data, TINY, CPU, out=tmp_path) if anew else []
+    trained.clear()
+    whole = len(variants) * (len(TINY.rates) + len(TINY.seeds) - 1)
+    for done in range(1, whole):  # a deadline that is past still lets one run through
+        with pytest.raises(Paused, match="finished"):
+            ablation.run_ablation(variants, data, TINY, CPU, out=tmp_path, anew=anew, deadline=0.0)
+        assert len(trained) == done
+    records = ablation.run_ablation(variants, data, TINY, CPU, out=tmp_path, anew=anew, deadline=0.0)
+    assert len(trained) == len(set(trained_keys(trained))) == whole
+    assert {r["model"] for r in records} == {"unigram", "BERT", "BERT + positions=rope"}
+    assert not (tmp_path / ablation.ANEW).exists()
+    losses = [(r["step"], r["value"]) for r in before if r["what"] == "held_out_loss"]
+    assert losses == [(r["step"], r["value"]) for r in records if r["what"] == "held_out_loss"][: len(losses)]
+    ablation.run_ablation(variants[:1], data, TINY, CPU, out=tmp_path, anew=True)  # whole: the next begins again
+    assert len(trained) == whole + len(TINY.rates) + len(TINY.seeds) - 1
 
 
 def trained_keys(runs):
@@ -317,6 +342,7 @@ def test_table_and_figure_hold_every_variant(records, tmp_path):
         (["--switch", "nothing"], "there is no switch 'nothing'"),
         (["--switch", "mlp", "--seeds", "0"], "--seeds must be at least 1"),
         (["--ladder", "--start", "modernbert"], "leave out --start"),
+        (["--ladder", "--minutes", "0"], "--minutes must be above 0, not 0"),
         (["--switch", "mlp", "--start", "roberta"], "invalid choice"),
     ],
 )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from modernbert_edu import Embedder, EncoderConfig, InputError, MaskedLM, TokenEmbedder
 from modernbert_edu.data.tokenizer import train_bpe
+from modernbert_edu.errors import Paused
 from modernbert_edu.measure.memory import bytes_saved_for_backward
 from modernbert_edu.retriever import max_sim
 from modernbert_edu.tasks.contrastive import (
@@ -24,7 +25,6 @@ from modernbert_edu.tasks.contrastive import (
     train_retriever,
 )
 from modernbert_edu.tasks.library import Pair
-from modernbert_edu.tasks.loop import Paused
 
 WORDS = "red green blue black white pink brown grey gold teal plum rust lime navy jade ruby".split()
 PAIRS = [Pair(f"the color {word}", f"paint({word!r}, {i % 3})", f"package{i % 4}", f"{word}.py")

@@ -12,11 +12,11 @@ from modernbert_edu import InputError, TokenEmbedder, load_retriever
 from modernbert_edu.__main__ import main
 from modernbert_edu.beginning import new_model
 from modernbert_edu.classroom.scale import SCALES
+from modernbert_edu.errors import Paused
 from modernbert_edu.measure import retrieval, retrieval_curve
 from modernbert_edu.retriever import max_sim
 from modernbert_edu.runtime import describe_device, write_jsonl
 from modernbert_edu.tasks import default_model
-from modernbert_edu.tasks.loop import Paused
 
 TASK = retrieval.RetrievalTask(
     ["cat on the mat", "read bytes of a path"], TEXTS, [{0}, {2}], "toy", frozenset({"toy"})

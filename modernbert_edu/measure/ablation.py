@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +30,7 @@ from ..config import MODERNBERT_CHANGES, SWITCHES, EncoderConfig
 from ..data.batches import pad_batch
 from ..data.masking import mask_tokens
 from ..data.prepared import TextData
-from ..errors import InputError
+from ..errors import InputError, Paused
 from ..intervals import bootstrap_interval
 from ..model import MaskedLM
 from ..runtime import progress, provenance
@@ -41,6 +42,7 @@ FORMAT = 1  # of the records; those of another format are kept and not used
 ENDS = ("bert", "modernbert")
 print_now = partial(print, flush=True)  # a log file should not lag minutes behind
 FILE = "ablation.jsonl"
+ANEW = "ablation.anew"  # beside it while a grid is trained anew: the keys of the runs that have been
 
 
 # ---- what differs ----------------------------------------------------------------------------------------------------
@@ -91,8 +93,8 @@ def _value(name: str, word: str):
 def ladder() -> list[tuple[str, dict]]:
     """BERT -> ModernBERT, one lesson's switches at a time: [(name of the step, all changes up to it), ...].
 
-    What no lesson teaches (segments, the norms' epsilon, the length meant) comes with the last step, which is
-    ModernBERT.
+    No lesson is about the segment embeddings, which BERT has for its next-sentence task: they go in a step of their
+    own. What else no lesson teaches (the norms' epsilon, the length meant) comes with the last, which is ModernBERT.
     """
     steps: dict[str, dict] = {}
     for name, value in MODERNBERT_CHANGES.items():
@@ -102,8 +104,8 @@ def ladder() -> list[tuple[str, dict]]:
     for lesson in sorted(steps):
         so_far = so_far | steps[lesson]
         rungs.append((f"+ {lesson[3:].replace('_', ' ')}", so_far))
-    rungs[-1] = ("ModernBERT", dict(MODERNBERT_CHANGES))
-    return rungs
+    last_but_one = rungs[-2][1] | dict(type_vocab_size=0)
+    return [*rungs[:-1], ("no segments", last_but_one), ("ModernBERT", dict(MODERNBERT_CHANGES))]
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def run_ablation(
     rates: dict[str, float] | None = None,
     out: Path | None = None,
     minutes: float | None = None,
+    deadline: float | None = None,
     anew: bool = False,
     say: Callable[[str], None] = print_now,
 ) -> list[dict]:
@@ -197,12 +200,13 @@ def run_ablation(
     the others are its sweep ("sweep"), and the other seeds train at its rate. `rates` gives the rates by name instead.
     With `out`, each finished run is kept in its `ablation.jsonl`, and a run found there, of this device and version of
     torch, is not done again unless `anew`; a second ablation on the same folder is refused. `minutes` refuses a grid
-    that is estimated to take longer.
+    that is estimated to take longer. Raises `Paused` where another run would last beyond `deadline` (time.monotonic):
+    the same call goes on, `anew` or not.
     """
     first, *others = sizes.seeds
     tried = {v.name: [Run(v, rate, first, sizes.steps) for rate in ([rates[v.name]] if rates else sizes.rates)]
              for v in variants}  # fmt: skip
-    with _Store(out, sizes, data.corpus.fingerprint, device, anew) as store:
+    with _Store(out, sizes, data.corpus.fingerprint, device, anew, deadline) as store:
         missing = sum(run not in store for runs in tried.values() for run in runs)
         for seed in others:  # which rate will be the best is not known yet
             missing += sum(not any(replace(run, seed=seed) in store for run in runs) for runs in tried.values())
@@ -219,6 +223,7 @@ def run_ablation(
                 rows = store.rows_of(replace(best, seed=seed), data, bar)
                 records += [row | dict(purpose="final") for row in rows]
         bar.close()
+        store.forget_anew()
     return records
 
 
@@ -268,9 +273,11 @@ class _Store:
     """The records of finished runs, in memory, and in a folder where one is given."""
 
     def __init__(
-        self, out: Path | None, sizes: AblationScale, fingerprint: str, device: torch.device, anew: bool = False
-    ):
+        self, out: Path | None, sizes: AblationScale, fingerprint: str, device: torch.device, anew: bool = False,
+        deadline: float | None = None,
+    ):  # fmt: skip
         self.out, self.sizes, self.fingerprint, self.device, self.anew = out, sizes, fingerprint, device, anew
+        self.deadline, self.longest = deadline, 0.0  # the first run is always trained, or nothing would go on
         backend, _ = choose_backend(device, getattr(torch, sizes.dtype))
         self.facts = provenance(device, dtype=sizes.dtype, backend=backend, fingerprint=fingerprint)
         self.known: dict[str, list[dict]] = {}
@@ -287,10 +294,21 @@ class _Store:
                     f"another ablation is writing to {self.out}; wait for it, or give another --out"
                 ) from None
             here = [self.facts[name] for name in WHERE]
-            for record in [] if self.anew else finished_runs(self.out / FILE):
-                if record.get("format") == FORMAT and [record.get(name) for name in WHERE] == here:
+            for record in finished_runs(self.out / FILE):
+                ours = record.get("format") == FORMAT and [record.get(name) for name in WHERE] == here
+                if ours and self._counts(record["run"]):
                     self.known.setdefault(record["run"], []).append(record)
         return self
+
+    def _counts(self, key: str) -> bool:
+        """With `anew` only a run that was trained since a call first said so, in a grid that is not whole yet."""
+        path = self.out / ANEW
+        return not self.anew or (path.exists() and key in path.read_text().split())
+
+    def forget_anew(self) -> None:
+        """The grid is whole."""
+        if self.out is not None:
+            (self.out / ANEW).unlink(missing_ok=True)
 
     def __exit__(self, *_):
         if self.lock is not None:
@@ -303,8 +321,15 @@ class _Store:
         """The run's records; it is trained unless it has been. A loss that stops being a number is infinitely bad."""
         key = run.key(self.sizes, self.fingerprint)
         if key not in self.known:
+            begun = time.monotonic()
+            if self.longest and self.deadline is not None and begun + self.longest > self.deadline:
+                raise Paused(f"{len(self.known)} runs of the ablation are finished")
             rows = [row | dict(run=key, format=FORMAT) for row in self._records(run, data, bar)]
+            self.longest = max(self.longest, time.monotonic() - begun)
             self.known[key] = rows if self.out is None else keep_run(self.out / FILE, rows)
+            if self.anew and self.out is not None:
+                with open(self.out / ANEW, "a") as file:
+                    file.write(key + "\n")
         return self.known[key]
 
     def _records(self, run: Run, data: TextData, bar) -> list[dict]:

@@ -64,7 +64,7 @@ PARTS = {
         for model in ("BERT", "ModernBERT")
         for seed in (0, 1)
     },
-    "ladder": Part(("ablate", "--ladder", "--yes"), "ablation-ladder-{scale}.jsonl"),
+    "ladder": Part(("ablate", "--ladder", "--yes", "--minutes", "9"), "ablation-ladder-{scale}.jsonl"),
     **{
         f"lesson-{lesson[:2]}": Part(("notebooks", "--only", lesson, "--in-place"), MINUTES + "-{scale}.jsonl", lesson)
         for lesson in (*TOUR_AND_BERT, *LESSONS)

@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batches import SequenceBatches, pad_batch
-from ..errors import InputError
+from ..errors import InputError, Paused
 from ..retriever import Retriever, TokenEmbedder
 from ..runtime import seed_everything
 from ..training.checkpoints import Checkpoint, keep_only, newest_checkpoint, save_checkpoint
 from ..training.optim import parameter_groups
 from ..training.pretrain import autocast
 from .library import Pair
-from .loop import Paused, train_steps
+from .loop import train_steps
 
 
 @dataclass(frozen=True)

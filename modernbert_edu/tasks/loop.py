@@ -12,10 +12,6 @@ from ..runtime import progress
 from ..training.schedule import linear
 
 
-class Paused(Exception):
-    """A training stopped between two of its parts for lack of time, its state kept: the same call goes on."""
-
-
 def train_steps(
     run, optimizer: torch.optim.Optimizer, batches: Iterable, step: Callable[..., float], settings, *, label: str,
     seen: Callable[[], int], judge: Callable[[], dict[str, float]], eval_every: int | None, begun: int = 0,

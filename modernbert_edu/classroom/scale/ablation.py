@@ -36,7 +36,7 @@ SIZES = {
         rates=(2e-3,),
         evaluations=4,
     ),
-    "laptop": AblationScale(),
+    "laptop": AblationScale(seeds=(0, 1, 2)),
     "gpu": AblationScale(
         bert_preset="bert-small",
         modernbert_preset="modernbert-small",
