@@ -600,6 +600,8 @@ def ablate(arguments: argparse.Namespace) -> int:
     except Paused as paused:
         return _paused(paused, arguments)
     print(ablation.table(records, variants[0].name))
+    if arguments.ladder:
+        records += ablation.time_steps(variants, data, sizes, device)
     committed = arguments.ladder and scale.name != "quick" and arguments.steps is None and arguments.seeds is None
     figures = prepare_output_folder(arguments.figures or (Path("figures") if committed else out))
     name = "ladder" if arguments.ladder else "-".join("-".join(change) for change in changes)

@@ -224,6 +224,15 @@ def test_a_grid_without_time_pauses_between_two_runs_and_goes_on(anew, data, tmp
     assert len(trained) == whole + len(TINY.rates) + len(TINY.seeds) - 1
 
 
+def test_steps_are_timed_in_turns(data):
+    variants = ablation.make_variants([{"mlp": "geglu"}], "bert", TINY, data.tokenizer)
+    records = ablation.time_steps(variants, data, TINY, CPU)
+    rounds = [(r["model"], r["round"]) for r in records]
+    assert rounds == [(v.name, i) for v in variants for i in range(ablation.ROUNDS)]
+    tokens = sum(map(len, data.train[: TINY.batch_size]))
+    assert {r["tokens"] for r in records} == {tokens} and all(r["value"] > 0 for r in records)
+
+
 def trained_keys(runs):
     return [(r.variant.name, r.learning_rate, r.seed) for r in runs]
 

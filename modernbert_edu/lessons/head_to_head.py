@@ -483,14 +483,14 @@ def plot_pareto(records: Sequence[dict]) -> Figure:
 
 LADDER = {
     "held_out_loss": ("loss (nats)", 1, "+.3f"),
-    "microseconds_per_token": ("training time (microseconds a token)", 1, "+.1f"),
+    "microseconds_per_token": ("time of a training step (microseconds a token)", 1, "+.1f"),
     "train_memory_bytes": ("memory of a training step (MiB)", plots.MIB, "+.1f"),
 }
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of the ladder changed in one quantity: mean over seeds, interval, share of the whole way."""
+    """What one step of the ladder changed in one quantity: mean, interval, share of the whole way."""
 
     what: str
     name: str
@@ -506,14 +506,15 @@ class Step:
 
 
 def ladder_steps(records: Sequence[dict]) -> list[Step]:
-    """Each rung minus the rung below it, seed by seed, in loss, time and memory, and the whole way's share of it.
+    """Each rung minus the rung below it, in loss, time and memory, and the whole way's share of it.
 
-    Only where the interval of the whole way lies on one side of 0 are there shares of it. With one seed there is none.
+    Losses are compared seed by seed, times round by round: in a round all rungs take their turns. Only where the
+    interval of the whole way lies on one side of 0 are there shares of it. With one seed there are none of the loss.
     """
     final = [r for r in records if r.get("purpose") == "final"]
     rungs = list(dict.fromkeys(r["model"] for r in final))
-    final += [r | dict(what="microseconds_per_token", value=1e6 / r["value"], unit="microseconds") for r in final
-              if r["what"] == "train_tokens_per_second"]  # fmt: skip
+    final += [r | dict(what="microseconds_per_token", value=1e6 * r["value"] / r["tokens"], seed=r["round"])
+              for r in records if r["what"] == "step_seconds"]  # fmt: skip
     steps = []
     for what in LADDER:
         whole = _difference(final, rungs[-1], rungs[0], what)

@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..measure.ablation import paired_differences
 from ..measure.evidence import Device, devices, over
 from ..measure.published import CIRCULATING, PAPER, PAPER_TABLE
 from ..measure.verdicts import LESSON_07, ROWS, in_one_run, per_sequence, speed
 from ..tasks.glue_paper import TABLE_1
 from . import finetuning, recorded, retrieval
-from .head_to_head import verdict
+from .head_to_head import Step, ladder_steps, verdict
 from .shared import with_interval
 
 MODERN, SEARCH, CLASSES = "ModernBERT", "12_retrieval", "11_finetuning"
@@ -201,10 +200,12 @@ def _lesson_losses(figures) -> list[tuple]:
         pair, numbers = line.split(": ", 1)
         number, words = numbers.rsplit(", ", 1)
         rows.append((what, number, pair.rsplit("against ", 1)[1], name, _behind_by(words)))
-    found = last_step(figures)
+    found = worst_step(figures)
     if found is not None:
-        number, words = found
-        rows.append(("the ladder's last step: unpadding, and what no lesson teaches", number, "the step before it",
+        step, seeds = found
+        number = f"{with_interval(step.mean, step.low, step.high)} nats"
+        words = verdict(step.low, step.high, seeds)
+        rows.append((f"the ladder's least useful step for the loss: {step.name}", number, "the step before it",
                      "ablation-ladder", _behind_by(words, less_is_better=True)))  # fmt: skip
     return rows
 
@@ -227,14 +228,13 @@ def _line(lines: Sequence[str], beginning: str) -> str | None:
     return next((line for line in lines if line.startswith(beginning)), None)
 
 
-def last_step(figures: str | Path) -> tuple[str, str] | None:
-    """The last rung of the recorded ladder minus the one before it: -> (the loss in words, the verdict)."""
+def worst_step(figures: str | Path) -> tuple[Step, int] | None:
+    """The step of the recorded ladder whose loss rises most, or falls least, and the number of seeds behind it."""
     final = [r for r in recorded("ablation-ladder", figures) if r.get("purpose") == "final"]
-    rungs = list(dict.fromkeys(r["model"] for r in final))
-    if len(rungs) < 2:
+    if len({r["model"] for r in final}) < 2:
         return None
-    d = next(d for d in paired_differences(final, rungs[-2]) if d.model == rungs[-1])
-    return f"{with_interval(d.mean, d.low, d.high)} nats", verdict(d.low, d.high, len(d.by_seed))
+    steps = [s for s in ladder_steps(final) if s.what == "held_out_loss" and s.name != "the whole way"]
+    return max(steps, key=lambda step: step.mean), len({r["seed"] for r in final})
 
 
 # ---- what to choose when ---------------------------------------------------------------------------------------------

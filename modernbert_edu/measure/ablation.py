@@ -3,6 +3,7 @@
     changes   one_change, ladder            what differs: switches of `EncoderConfig`
     variants  make_variants                 their configurations, equally large where asked for
     run       run_ablation                  each at its own best learning rate, from several seeds; resumable
+    time      time_steps                    a training step of each, in turns
     verdict   paired_differences            variant minus baseline, seed by seed, with a bootstrap interval
 
 From which end? Added to BERT, an idea may look useless because BERT is still on its first plateau, at the unigram
@@ -37,9 +38,11 @@ from ..runtime import progress, provenance
 from ..training.pretrain import autocast, train_mlm
 from .finished import WHERE, finished_runs, keep_run
 from .memory import training_memory
+from .speed import real_tokens, time_rounds, training_call
 
 FORMAT = 1  # of the records; those of another format are kept and not used
 ENDS = ("bert", "modernbert")
+ROUNDS = 25  # in which the variants' training steps are timed
 print_now = partial(print, flush=True)  # a log file should not lag minutes behind
 FILE = "ablation.jsonl"
 ANEW = "ablation.anew"  # beside it while a grid is trained anew: the keys of the runs that have been
@@ -263,10 +266,32 @@ def _train(run: Run, data: TextData, sizes: AblationScale, device: torch.device,
 
 def _memory(model: MaskedLM, data: TextData, sizes: AblationScale, device: torch.device):
     """Bytes that one training batch keeps for its backward pass."""
+    with autocast(device, getattr(torch, sizes.dtype)):
+        return training_memory(model, *_batch(data, sizes, device))
+
+
+def _batch(data: TextData, sizes: AblationScale, device: torch.device):
+    """The first training batch, masked: ids, attention mask, labels, (B, S) each."""
     ids, mask = pad_batch(data.train[: sizes.batch_size], data.tokenizer.pad_id)
     ids, labels = mask_tokens(ids, data.tokenizer, rate=sizes.mask_rate, generator=torch.Generator().manual_seed(0))
-    with autocast(device, getattr(torch, sizes.dtype)):
-        return training_memory(model, ids.to(device), mask.to(device), labels.to(device))
+    return ids.to(device), mask.to(device), labels.to(device)
+
+
+def time_steps(variants: Sequence[Variant], data: TextData, sizes: AblationScale, device: torch.device) -> list[dict]:
+    """Forward and backward of each variant over the same batch, in turns: -> a record a variant and round, in seconds.
+
+    The tokens a second of the trainings themselves, minutes apart, also say how busy the machine was at the time.
+    """
+    dtype, batch = getattr(torch, sizes.dtype), _batch(data, sizes, device)
+    steps = {v.name: training_call(MaskedLM(v.config).to(device), *batch) for v in variants}
+    with autocast(device, dtype):
+        rounds = time_rounds(steps, device=device, repeats=ROUNDS)
+    facts = provenance(device, dtype=sizes.dtype, backend=choose_backend(device, dtype)[0])
+    return [
+        facts | dict(what="step_seconds", value=seconds, unit="seconds", model=name, round=i, tokens=real_tokens(batch[1]))
+        for name, found in rounds.items()
+        for i, seconds in enumerate(found)
+    ]
 
 
 class _Store:

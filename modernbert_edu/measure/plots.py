@@ -40,6 +40,7 @@ MORE_STYLES = [
     dict(color="#7a4b6c", linestyle=":", marker="D"),
     dict(color="#56b4e9", linestyle=(0, (5, 1, 1, 1, 1, 1)), marker="v"),
     dict(color="#505050", linestyle=(0, (1, 3)), marker="X"),
+    dict(color="#cc79a7", linestyle=(0, (7, 2)), marker="P"),
 ]
 HATCHES = ["//", "", "..", "xx", "\\\\", "++"]
 FAINT = "#666666"

@@ -51,6 +51,19 @@ def time_interleaved(
     and repeats end early once that much time has gone by, but never before one warm-up and three repeats.
     Raises `InputError` for an empty dict, fewer than three repeats, or no warm-up.
     """
+    rounds = time_rounds(calls, device=device, repeats=repeats, warmup=warmup, budget_seconds=budget_seconds)
+    return {name: Timing.of(seconds) for name, seconds in rounds.items()}
+
+
+def time_rounds(
+    calls: dict[str, Callable[[], object]],
+    *,
+    device: torch.device | str,
+    repeats: int = 7,
+    warmup: int = 2,
+    budget_seconds: float | None = None,
+) -> dict[str, list[float]]:
+    """`time_interleaved` round by round: {name: seconds}, where place i of every list is of the same round."""
     if not calls:
         raise InputError("there is nothing to time: calls is empty")
     if repeats < FEWEST_REPEATS or warmup < 1:
@@ -75,7 +88,7 @@ def time_interleaved(
                 break
             for name, call in calls.items():
                 seconds[name].append(_seconds_of(call, device))
-    return {name: Timing.of(times) for name, times in seconds.items()}
+    return seconds
 
 
 def _seconds_of(call: Callable[[], object], device: torch.device) -> float:
