@@ -332,7 +332,7 @@ def test_the_picture_shows_every_row_and_what_failed():
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "260  2.60x" in texts and "100  1.00x" in texts and "out of memory: x" in texts
     legends = [text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()]
-    assert "local layer: power 1.00" in legends
+    assert "local layer: length$^{1.00}$" in legends
     assert "a CPU | torch 2.13 | float32" in figure.texts[-1].get_text()
     assert len({tuple(look.values()) for look in bench_plots.LOOKS.values()}) == len(bench_plots.LOOKS)
     assert png_bytes(figure) == png_bytes(bench_plots.plot_bench(records))

@@ -82,7 +82,8 @@ def plot_bench(records: Sequence[dict]) -> Figure:
         _against_length(figure.add_subplot(grid[-1, 0]), *_attention_curves(costs), ATTENTION_LOOKS)
         _against_length(figure.add_subplot(grid[-1, 1]), *_memory_curves(costs), MEMORY_LOOKS)
     size = next((r["size"] for r in records if r.get("size")), "")
-    title = f"Real tokens per second, {size} size; x: ratio to transformers' ModernBERT (sdpa) on the same batch"
+    title = f"Real tokens per second, {size} size; x: times transformers' ModernBERT (sdpa); whiskers: half the "
+    title += "interquartile range"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     measured = [{k: v for k, v in r.items() if k not in ("backend", "how")} for r in speeds + costs]
     return finish(figure, measured, own=True)
@@ -137,7 +138,7 @@ def _memory_curves(costs: Sequence[dict]) -> tuple:
 
 def _power(costs: Sequence[dict], kind: str) -> str:
     found = [r["value"] for r in costs if r["what"] == "slope" and r["kind"] == kind]
-    return f": power {found[-1]:.2f}" if found else ""
+    return f": length$^{{{found[-1]:.2f}}}$" if found else ""
 
 
 def _against_length(
