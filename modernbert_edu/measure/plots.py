@@ -42,7 +42,7 @@ MORE_STYLES = [
     dict(color="#505050", linestyle=(0, (1, 3)), marker="X"),
     dict(color="#cc79a7", linestyle=(0, (7, 2)), marker="P"),
 ]
-HATCHES = ["//", "", "..", "xx", "\\\\", "++"]
+HATCHES = ["//", "", "..", "xx", "\\\\", "++", "oo"]
 FAINT = "#666666"
 EDGE = dict(markeredgecolor="white")  # points that touch stay apart; no style file can say so without hiding crosses
 BARS = dict(elinewidth=1)  # a line's error bars are thinner than the line
