@@ -114,6 +114,7 @@ def test_the_road_past_bm25_is_recorded():
     ):
         passed = [retrieval_curve.passed(points, goal) for points in retrieval_curve.curve(records, model, "code")]
         assert words.format(f"{sum(passed) / len(passed) / 1000:.0f}") in said
+    assert "to end only {:.3f} and {:.3f} above it".format(*(end - goal for end in ends["BERT"])) in said
     for model, values in ends.items():
         assert f"{model} {sum(values) / len(values):.2f}" in said
 

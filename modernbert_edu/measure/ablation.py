@@ -28,14 +28,12 @@ from filelock import FileLock, Timeout
 from ..attention import choose_backend
 from ..classroom.scale import AblationScale
 from ..config import MODERNBERT_CHANGES, SWITCHES, EncoderConfig
-from ..data.batches import pad_batch
-from ..data.masking import mask_tokens
 from ..data.prepared import TextData
 from ..errors import InputError, Paused
 from ..intervals import bootstrap_interval
 from ..model import MaskedLM
 from ..runtime import progress, provenance, write_text_atomic
-from ..training.pretrain import autocast, train_mlm
+from ..training.pretrain import autocast, masked_batch, train_mlm
 from .finished import WHERE, finished_runs, keep_run
 from .memory import training_memory
 from .speed import real_tokens, time_rounds, training_call
@@ -272,8 +270,8 @@ def _memory(model: MaskedLM, data: TextData, sizes: AblationScale, device: torch
 
 def _batch(data: TextData, sizes: AblationScale, device: torch.device):
     """The first training batch, masked: ids, attention mask, labels, (B, S) each."""
-    ids, mask = pad_batch(data.train[: sizes.batch_size], data.tokenizer.pad_id)
-    ids, labels = mask_tokens(ids, data.tokenizer, rate=sizes.mask_rate, generator=torch.Generator().manual_seed(0))
+    first, generator = data.train[: sizes.batch_size], torch.Generator().manual_seed(0)
+    ids, labels, mask = masked_batch(first, data.tokenizer, sizes.mask_rate, generator)
     return ids.to(device), mask.to(device), labels.to(device)
 
 

@@ -48,8 +48,8 @@ def _title(final: Sequence[dict], entropy: Sequence[dict], title: str) -> str:
     seeds = len({r["seed"] for r in final})
     words = f"{title}: {seeds} seed{'s' * (seeds > 1)} each"
     if stuck:
-        named = (model if few == all_ else f"{model} ({few} of {all_} seeds)" for model, (few, all_) in stuck.items())
-        short = "all" if all(few == all_ for few, all_ in runs.values()) else ", ".join(named)
+        named = (model if few == of else f"{model} ({few} of {of} seeds)" for model, (few, of) in stuck.items())
+        short = "all" if all(few == of for few, of in runs.values()) else ", ".join(named)
         words += f". Still on the plateau (not 0.1 nats below the unigram entropy): {short}"
     return "\n".join(textwrap.wrap(words, 130))
 

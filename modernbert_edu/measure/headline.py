@@ -240,7 +240,9 @@ def kept(figures: str | Path = "figures") -> list[dict]:
     for scale in ("gpu", "laptop", "quick"):
         for path in sorted((Path(figures) / "measurements").glob(f"*/{file_of('BERT', scale)}")):
             other = path.with_name(file_of("ModernBERT", scale))
-            records = read_jsonl(path) + (read_jsonl(other) if other.exists() else [])
-            if other.exists() and len({r.get("torch") for r in records}) == 1:
+            if not other.exists():
+                continue
+            records = read_jsonl(path) + read_jsonl(other)
+            if len({r.get("torch") for r in records}) == 1:
                 return records
     return []
